@@ -1,0 +1,196 @@
+"""The plugs: what a framework, a format and a target kind must provide, and nothing more.
+
+A plug is a folder with a light ``spec.py`` (data, and ``module:function`` strings for the heavy parts, which are
+imported in a child process only). The siblings carry the same file names:
+
+========== ==================================================================
+axis       files of each folder
+========== ==================================================================
+frameworks ``spec.py load.py train.py prune.py distil.py quantize.py to_program.py``
+formats    ``spec.py export.py session.py operators.py inspect.py``
+targets    ``spec.py run.py`` (and ``machine.py`` where a machine is described)
+========== ==================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from edgekit.errors import ToolError
+from edgekit.records import FormatName, FrameworkName, Operator, OperatorTime, Precision, RuntimeInfo, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+
+def load_entry(entry: str) -> Callable[..., Any]:
+    """Import ``package.module:function``.
+
+    Raises:
+        ToolError: The module or the function does not exist (a broken plug, not a user's mistake).
+    """
+    module_name, _, attribute = entry.partition(":")
+    module = importlib.import_module(module_name)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise ToolError(f"entry point {entry!r} names nothing callable")
+    return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A cell of the capability table that cannot work: why, and what to use instead."""
+
+    reason: str
+    instead: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """One way of a format to execute.
+
+    Attributes:
+        name: ``xnnpack``, ``coreml``, ``portable``, ``default``.
+        programs: Artifact precision -> the precision of the program that it is lowered from.
+        refusals: Artifact precision -> why not. Every precision is in exactly one of the two.
+        not_here: Why this machine cannot execute it (``None``: it can).
+    """
+
+    name: str
+    programs: Mapping[Precision, Precision]
+    refusals: Mapping[Precision, Refusal]
+    not_here: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatSpec:
+    """A format: what it can hold, and where its functions are.
+
+    Attributes:
+        name: The format's name in recipes.
+        title: Its name for people.
+        suffix: Of the artifact's path.
+        backends: The first is the default.
+        delegate: Name of the accelerated backend in coverage figures.
+        distributions: Installed packages whose versions decide the artifact's bytes.
+        options: Keys of a recipe's export rule that this format understands besides the common ones.
+        export: ``ExportRequest -> ExportResult``; writes ``request.output``.
+        open_session: ``(path, num_threads) -> Session``.
+        inspect: ``path -> Inspection``, from the artifact alone.
+        extra: The pip extra that installs it.
+        dynamic_batch: Whether an artifact can take any batch size, or why not.
+    """
+
+    name: FormatName
+    title: str
+    suffix: str
+    backends: tuple[BackendSpec, ...]
+    delegate: str
+    distributions: tuple[str, ...]
+    export: str
+    open_session: str
+    inspect: str
+    extra: str
+    options: tuple[str, ...] = ()
+    dynamic_batch: Refusal | None = None
+
+    def backend(self, name: str | None) -> BackendSpec | None:
+        """Return the named backend, the first for None; None when there is no such backend."""
+        if name is None:
+            return self.backends[0]
+        return next((backend for backend in self.backends if backend.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameworkSpec:
+    """A framework: which sources it reads, and where its functions are.
+
+    Attributes:
+        describe: ``ModelRequest -> SourceModel``.
+        train: ``TrainRequest -> TrainResult``.
+        to_program: ``ProgramRequest -> Program``.
+    """
+
+    name: FrameworkName
+    title: str
+    suffixes: tuple[str, ...]
+    distributions: tuple[str, ...]
+    describe: str
+    train: str
+    to_program: str
+    extra: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What an exporter knows that the file alone does not say.
+
+    Attributes:
+        operators: Operators with the partitioner's reasons; None when ``inspect`` finds out as much.
+        notes: Sentences for the report (a workaround that was applied, an input dtype that changed).
+    """
+
+    operators: tuple[Operator, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What an artifact says of itself."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[Operator, ...]
+    partitions: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A loaded artifact, ready to run.
+
+    Inputs are fed as the source model takes them (dtype, layout); the session casts where the artifact differs (int64
+    to int32, float to quantized) and refuses what would lose values. Runs are independent: state that a runtime keeps
+    between invocations is reset.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    runtime: RuntimeInfo
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once and return the outputs, quantized ones as real numbers (float32).
+
+        Raises:
+            DataError: An input has the wrong shape or dtype.
+            ToolError: The runtime failed.
+        """
+        ...
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], None]:
+        """Feed the inputs and return a function that only executes: what a latency measurement calls."""
+        ...
+
+    def operator_times(self, inputs: Sequence[Array], num_runs: int) -> tuple[OperatorTime, ...]:
+        """Time each operator of the runtime, averaged over ``num_runs``.
+
+        Raises:
+            UnsupportedError: The runtime cannot tell.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,1 @@
+"""TFLite, run by LiteRT."""

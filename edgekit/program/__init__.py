@@ -1,0 +1,1 @@
+"""Programs: the framework-free hand-over between frameworks and formats."""

@@ -1,0 +1,126 @@
+"""Read a recipe: YAML, ``--set`` changes, and errors that name the place and the nearest known key."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from edgekit.errors import RecipeError, nearest
+from edgekit.recipe.schema import Recipe
+from edgekit.records import SCHEMA_VERSION
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The YAML file.
+        changes: ``key.path=value`` settings, values in YAML, list items by index (``export.0.precision=int8``).
+
+    Raises:
+        RecipeError: Missing file, not YAML, unknown key, wrong type, wrong unit, or a newer schema.
+    """
+    if not path.is_file():
+        raise RecipeError(f"expected a recipe file; there is none at {path}. `edgekit init` writes a starter recipe.")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: expected a mapping at the top, received {type(document).__name__}.")
+    for change in changes:
+        _apply(document, change)
+    return parse_recipe(document, str(path))
+
+
+def parse_recipe(document: Mapping[str, Any], origin: str) -> Recipe:
+    """Check a recipe that is already in memory; ``origin`` names it in errors."""
+    version = document.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecipeError(
+            f"{origin}: schema_version {version} is newer than this edgekit understands ({SCHEMA_VERSION}). "
+            "Upgrade edgekit, or write the recipe in the older schema."
+        )
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, origin)) from error
+
+
+def _apply(document: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set expects key.path=value, such as train.epochs=1; received {change!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}: {text!r} is not a YAML value: {error}") from error
+    *parents, last = key.split(".")
+    place: Any = document
+    for part in parents:
+        place = _step_into(place, part, key)
+    if isinstance(place, list):
+        place[_index(place, last, key)] = value
+    else:
+        place[last] = value
+
+
+def _step_into(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, part, key)]
+    if place.get(part) is None:
+        place[part] = {}
+    elif part == "model" and isinstance(place[part], str):
+        place[part] = {"source": place[part]}
+    if not isinstance(place[part], dict | list):
+        raise RecipeError(f"--set {key}: {part!r} holds {place[part]!r}, which has no keys below it.")
+    return place[part]
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise RecipeError(f"--set {key}: expected an index from 0 to {len(items) - 1}, received {part!r}.")
+    return int(part)
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    lines = []
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        if any(other["loc"][: len(problem["loc"])] == problem["loc"] != other["loc"] for other in problems):
+            continue  # a container that is wrong only because of what is wrong inside it
+        place = [part for part in problem["loc"] if not str(part).startswith(("function-", "literal"))]
+        where = ".".join(str(part) for part in place) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(place[:-1])
+            lines.append(f"{where}: unknown key {place[-1]!r}. {nearest(str(place[-1]), known)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: this key is required.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            received = "" if problem["type"] == "value_error" else f"; received {problem['input']!r}"
+            lines.append(f"{where}: {message}{received}")
+    head = f"{origin}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the recipe"
+    return "\n  ".join([head, *lines])
+
+
+def _fields_at(place: Sequence[int | str]) -> list[str]:
+    """Return the keys that are known at a place of the recipe."""
+    model: type[BaseModel] = Recipe
+    for part in place:
+        if isinstance(part, str) and part in model.model_fields:
+            found = _section_in(model.model_fields[part].annotation)
+            if found is not None:
+                model = found
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in typing.get_args(annotation) if (found := _section_in(part)) is not None), None)

@@ -1,0 +1,1 @@
+"""The stage cache and build folders."""

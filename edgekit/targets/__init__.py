@@ -1,0 +1,1 @@
+"""Target kinds: how a device is reached and an artifact is timed there."""

@@ -1,0 +1,1 @@
+"""The machine that edgekit runs on."""

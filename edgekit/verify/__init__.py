@@ -1,0 +1,1 @@
+"""Comparisons: parity, accuracy, per-layer error, precision audit, delegate coverage."""
