@@ -129,6 +129,25 @@ class FrameworkSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """A kind of target: what its device files hold, and where its functions are.
+
+    Attributes:
+        kind: The word in ``kind:`` of a device file.
+        title: Its name for people.
+        device: ``module:class`` of the pydantic model of its device files, a light module.
+        profile: ``ProfileRequest -> MeasuredProfile``, run in a child process.
+        diagnose: ``Device -> Diagnosis``: can it be reached from here?
+    """
+
+    kind: str
+    title: str
+    device: str
+    profile: str
+    diagnose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
     """What an exporter knows that the file alone does not say.
 

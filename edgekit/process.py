@@ -7,6 +7,7 @@ and standard error go to a log file, the answer comes back as a JSON record, pro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -26,8 +27,10 @@ from edgekit.contracts import load_entry
 from edgekit.records import dumps, from_json, to_json
 
 EVENTS_VARIABLE = "EDGEKIT_EVENTS_FD"
+PARENT_VARIABLE = "EDGEKIT_PARENT"
 Event = dict[str, Any]
 Result = TypeVar("Result")
+_children: set[subprocess.Popen[bytes]] = set()
 
 
 def emit(event: Event) -> None:
@@ -100,8 +103,9 @@ def _supervise(
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),
             start_new_session=True,
-            env={**os.environ, **QUIET, **environment, EVENTS_VARIABLE: str(write_end), "PYTHONPATH": _python_path()},
+            env={**os.environ, **QUIET, **environment, **_child_environment(write_end)},
         )
+        _children.add(child)
         os.close(write_end)
         reader = threading.Thread(target=_read_events, args=(events, on_event), daemon=True)
         reader.start()
@@ -114,8 +118,20 @@ def _supervise(
         except BaseException:
             _kill_group(child)
             raise
+        finally:
+            _children.discard(child)
         reader.join(timeout=5)
     return status
+
+
+def _child_environment(events: int) -> dict[str, str]:
+    return {EVENTS_VARIABLE: str(events), PARENT_VARIABLE: str(os.getpid()), "PYTHONPATH": _python_path()}
+
+
+def stop_children() -> None:
+    """End every running child: what an interrupted build does before it leaves."""
+    for child in tuple(_children):
+        _kill_group(child)
 
 
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -173,8 +189,22 @@ def _error_answer(error: BaseException) -> dict[str, str]:
     return {"kind": "ToolError", "message": f"{type(error).__name__}: {first_line[:500]}"}
 
 
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when the build that started it is killed (Linux only).
+
+    A build that is ended with SIGKILL cannot stop its children; without this they would train on, unseen.
+    """
+    if not sys.platform.startswith("linux") or "RANK" in os.environ:
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.environ.get(PARENT_VARIABLE) not in (None, str(os.getppid())):
+        os.kill(os.getpid(), signal.SIGKILL)  # the parent died before the request above
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve one call: read the request, call the entry, write the answer whole or not at all."""
+    _die_with_parent()
     entry, request_path, answer_path = arguments
     try:
         function = load_entry(entry)

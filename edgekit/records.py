@@ -83,6 +83,8 @@ class SourceModel:
     size_bytes: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    layers: tuple[tuple[str, str], ...] = ()
+    """``(dotted name, class name)`` of every layer, containers included: what layer rules are matched against."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class Program:
         program_accuracy: The same of this program.
         skipped: What compression left alone.
         sparsity: Share of zero weights in the program's matrices and kernels.
+        warnings: What the user should know: a useless calibration set, outputs compared on generated inputs only.
     """
 
     path: Path
@@ -131,6 +134,7 @@ class Program:
     program_accuracy: float | None = None
     skipped: tuple[SkippedLayer, ...] = ()
     sparsity: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,6 +395,8 @@ class MeasuredProfile:
     latency_ms: LatencyMs
     memory_bytes: MemoryBytes
     operators: tuple[OperatorTime, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader must know to believe the figures: noise, threads that share a core, a load that was not cold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +412,7 @@ class Verdict:
         unit: ``bytes``, ``ms``, ``dB``, ``steps``, ``share`` or ``""``.
         direction: ``max``: the value may not be above the limit; ``min``: not below.
         status: ``not run`` counts as broken for a budget: a budget on a figure that was not measured is not kept.
+        baseline: The figure of the earlier build, for checks against a baseline (``size_vs_baseline`` ...).
     """
 
     check: str
@@ -417,6 +424,7 @@ class Verdict:
     direction: Literal["max", "min"]
     status: Status
     message: str
+    baseline: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,6 +461,7 @@ class EpochMetrics:
     learning_rate: float
     sparsity: float
     samples_per_second: float
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -465,6 +474,8 @@ class TrainingReport:
     seconds: float
     sparsity: float
     sparsity_by_layer: dict[str, float] = field(default_factory=dict)
+    skipped: tuple[SkippedLayer, ...] = ()
+    """Layers that pruning left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from edgekit.errors import RecipeError, nearest
 from edgekit.recipe.schema import Recipe
 from edgekit.records import SCHEMA_VERSION
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -25,14 +27,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: Missing file, not YAML, unknown key, wrong type, wrong unit, or a newer schema.
     """
-    if not path.is_file():
-        raise RecipeError(f"expected a recipe file; there is none at {path}. `edgekit init` writes a starter recipe.")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise RecipeError(f"{path}: expected a mapping at the top, received {type(document).__name__}.")
+    document = read_document(path, what="recipe file", hint="`edgekit init` writes a starter recipe.")
     for change in changes:
         _apply(document, change)
     return parse_recipe(document, str(path))
@@ -40,16 +35,66 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(document: Mapping[str, Any], origin: str) -> Recipe:
     """Check a recipe that is already in memory; ``origin`` names it in errors."""
+    return validate_document(Recipe, document, origin, what="recipe")
+
+
+def parse_recipe_text(text: str, origin: str) -> Recipe:
+    """Check the text of a recipe; ``origin`` names it in errors."""
+    return parse_recipe(_parse_mapping(text, origin), origin)
+
+
+def read_document(path: Path, *, what: str, hint: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        what: What it is, for errors (``recipe file``).
+        hint: How to come by one, for the error where there is none.
+
+    Raises:
+        RecipeError: Missing file, or not a YAML mapping.
+    """
+    if not path.is_file():
+        raise RecipeError(f"expected a {what}; there is none at {path}. {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: expected UTF-8 text: {error}") from error
+    return _parse_mapping(text, str(path))
+
+
+def _parse_mapping(text: str, origin: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{origin} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{origin}: expected a mapping at the top, received {type(document).__name__}.")
+    return document
+
+
+def validate_document(model: type[Document], document: Mapping[str, Any], origin: str, *, what: str) -> Document:
+    """Check a document against its model.
+
+    Args:
+        model: What it must hold.
+        document: As read.
+        origin: Names it in errors.
+        what: What it is, for errors (``recipe``).
+
+    Raises:
+        RecipeError: Unknown key, wrong type, wrong unit, or a newer schema.
+    """
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RecipeError(
             f"{origin}: schema_version {version} is newer than this edgekit understands ({SCHEMA_VERSION}). "
-            "Upgrade edgekit, or write the recipe in the older schema."
+            f"Upgrade edgekit, or write the {what} in the older schema."
         )
     try:
-        return Recipe.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(_explain(error, origin)) from error
+        raise RecipeError(_explain(error, origin, model, what)) from error
 
 
 def _apply(document: dict[str, Any], change: str) -> None:
@@ -88,16 +133,16 @@ def _index(items: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def _explain(error: ValidationError, origin: str, model: type[BaseModel], what: str) -> str:
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems:
         if any(other["loc"][: len(problem["loc"])] == problem["loc"] != other["loc"] for other in problems):
             continue  # a container that is wrong only because of what is wrong inside it
         place = [part for part in problem["loc"] if not str(part).startswith(("function-", "literal"))]
-        where = ".".join(str(part) for part in place) or "recipe"
+        where = ".".join(str(part) for part in place) or what
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(place[:-1])
+            known = _fields_at(place[:-1], model)
             lines.append(f"{where}: unknown key {place[-1]!r}. {nearest(str(place[-1]), known)}")
         elif problem["type"] == "missing":
             lines.append(f"{where}: this key is required.")
@@ -105,13 +150,12 @@ def _explain(error: ValidationError, origin: str) -> str:
             message = problem["msg"].removeprefix("Value error, ")
             received = "" if problem["type"] == "value_error" else f"; received {problem['input']!r}"
             lines.append(f"{where}: {message}{received}")
-    head = f"{origin}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the recipe"
+    head = f"{origin}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the {what}"
     return "\n  ".join([head, *lines])
 
 
-def _fields_at(place: Sequence[int | str]) -> list[str]:
-    """Return the keys that are known at a place of the recipe."""
-    model: type[BaseModel] = Recipe
+def _fields_at(place: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """Return the keys that are known at a place of a document."""
     for part in place:
         if isinstance(part, str) and part in model.model_fields:
             found = _section_in(model.model_fields[part].annotation)

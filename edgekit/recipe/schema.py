@@ -55,7 +55,7 @@ class ModelSection(Section):
     """Where the model comes from."""
 
     source: str
-    """``package.module:callable``, a ``.pt2`` or ``.onnx`` file, or a state dict (``.pt``, ``.pth``) with ``builder``."""
+    """``package.module:callable``, a ``.pt2`` or ``.onnx`` file, or a state dict (``.pt``) with ``builder``."""
     builder: str | None = None
     """``package.module:callable`` that builds the module a state dict belongs to."""
     weights: str | None = None
@@ -264,7 +264,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     model: ModelSection
     framework: FrameworkName | None = None
-    data: DataSection
+    data: DataSection | None = None
     train: TrainSection | None = None
     compress: tuple[CompressStep, ...] = ()
     export: tuple[ExportRule, ...] = Field(min_length=1)

@@ -1,0 +1,34 @@
+# Two commands for people: `make demo` and `make test`. Each makes what it needs in .venv first.
+.PHONY: help setup demo test test-slow check format benchmarks
+
+help:
+	@echo "make demo        build the digits sample: train, quantize, export, run, verify, profile, report"
+	@echo "make test        lint, types and the test suite"
+	@echo "make test-slow   the tests marked slow"
+	@echo "make benchmarks  edgekit's own benchmarks, results in benchmarks/results"
+
+setup:
+	@bash .ci/setup
+
+demo: setup
+	.venv/bin/edgekit build sample_models/digits/recipe.yaml -o builds/digits
+	.venv/bin/edgekit check builds/digits
+	@echo "open builds/digits/report.html"
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: setup check
+	.venv/bin/pytest -m "not slow"
+
+test-slow: setup
+	.venv/bin/pytest -m slow --timeout 3600
+
+format: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+benchmarks: setup
+	.venv/bin/python -m benchmarks.run
