@@ -177,11 +177,15 @@ class Session(Protocol):
     Inputs are fed as the source model takes them (dtype, layout); the session casts where the artifact differs (int64
     to int32, float to quantized) and refuses what would lose values. Runs are independent: state that a runtime keeps
     between invocations is reset.
+
+    ``load_ms`` is what the runtime itself took to load and prepare, in milliseconds: opening a session may also read
+    the file for what edgekit wants to know of it, which no user of the runtime pays for. None: it does nothing else.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     runtime: RuntimeInfo
+    load_ms: float | None
 
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once and return the outputs, quantized ones as real numbers (float32).

@@ -202,10 +202,25 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # the parent died before the request above
 
 
+def _adopt_events() -> None:
+    """Find the progress pipe again under torchrun, whose workers do not inherit it: their parent still holds it.
+
+    Where that cannot be opened (no ``/proc``), and in every worker but the first, events are dropped: the number in the
+    environment would name some other file of this process.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    descriptor = os.environ.pop(EVENTS_VARIABLE, None)
+    held = Path(f"/proc/{os.getppid()}/fd/{descriptor}")
+    if descriptor and os.environ.get("RANK") == "0" and held.exists():
+        os.environ[EVENTS_VARIABLE] = str(os.open(held, os.O_WRONLY))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve one call: read the request, call the entry, write the answer whole or not at all."""
     _die_with_parent()
     entry, request_path, answer_path = arguments
+    _adopt_events()
     try:
         function = load_entry(entry)
         hints = typing.get_type_hints(function)

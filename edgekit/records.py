@@ -147,7 +147,7 @@ class ExportRequest:
         precision: The artifact's precision.
         backend: ``xnnpack``, ``coreml``, ``portable`` for ExecuTorch; None elsewhere.
         minimum_deployment_target: Core ML only, such as ``iOS17``.
-        compression: Core ML weight compression for ``w4``/``w8``: ``linear`` or ``palette``; None: the format's default.
+        compression: Core ML weight compression for ``w4``/``w8``: ``linear`` or ``palette``; None: the format's own.
         dynamic_batch: Whether the artifact must take any batch size.
         output: Path of the artifact to write (a folder for ``.mlpackage``).
         work_dir: Scratch folder of this export.
@@ -174,7 +174,7 @@ class Operator:
         type: The format's own word (``CONV_2D``, ``aten.convolution.default``, ``conv``, ``QLinearConv``).
         delegated: Whether the accelerated backend takes it.
         reason: Why it was left out, when it was.
-        compute_dtype: What it computes in: ``float32``, ``float16``, ``int8``, ``int16``; ``none`` for pure data movement.
+        compute_dtype: What it computes in: ``float32``, ``float16``, ``int8``, ``int16``; ``none``: it only moves data.
         macs: Multiply-accumulates of one inference at batch 1; 0 for operations that have none.
         weight_bytes: Bytes of constants it reads.
         weight_dtype: Their dtype; None when it has none.

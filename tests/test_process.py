@@ -49,7 +49,7 @@ def test_child_answers_with_a_record_and_its_noise_goes_to_the_log(tmp_path, cap
 def test_edgekits_own_error_comes_back_as_itself(tmp_path):
     with pytest.raises(errors.DataError, match="expected an even number, received 21"):
         _run("refuse", tmp_path)
-    with pytest.raises(errors.UnsupportedError, match="this is not supported: that. Instead: the other"):
+    with pytest.raises(errors.UnsupportedError, match=r"this is not supported: that\. Instead: the other"):
         _run("unsupported", tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_missing_entry_is_a_tool_error(tmp_path):
 
 
 def test_hanging_child_is_stopped_with_everything_it_started(tmp_path):
-    with pytest.raises(errors.StageTimeoutError, match="ran past its limit of 3 s"):
+    with pytest.raises(errors.StageTimeoutError, match=r"ran past its limit of 3 s"):
         _run("hang", tmp_path, Ask(0, str(tmp_path / "pids")), timeout_s=3)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert _wait_for(lambda: not any(map(_alive, pids)), 10)
@@ -82,7 +82,8 @@ def test_children_die_with_a_killed_parent(tmp_path):
         from pathlib import Path
         from process_entries import Answer, Ask
         from edgekit.process import run_child
-        run_child("process_entries:hang", Ask(0, {str(tmp_path / "pids")!r}), Answer, stage="t", log=Path({str(tmp_path / "l")!r}))
+        ask = Ask(0, {str(tmp_path / "pids")!r})
+        run_child("process_entries:hang", ask, Answer, stage="t", log=Path({str(tmp_path / "l")!r}))
     """)
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent)
     assert _wait_for(lambda: (tmp_path / "pids").is_file() and len((tmp_path / "pids").read_text().split()) == 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.recipe.schema import (
@@ -24,10 +24,12 @@ class ModelRequest:
     Attributes:
         model: Source, arguments, weights, trust.
         data: Where the input signature comes from when the source does not say; None without data.
+        rules: Place in the recipe -> layer rules written there; each must match a layer of this model.
     """
 
     model: ModelSection
     data: DataSection | None
+    rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,186 @@
+"""From a trained module to a program: quantized as asked, saved with the samples that verify it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from edgekit.data.dataset import Dataset
+from edgekit.data.sources import load_dataset
+from edgekit.frameworks.pytorch.analysis import (
+    LAYER_ERROR_SAMPLES,
+    layer_errors,
+    program_sparsity,
+    weight_histograms,
+)
+from edgekit.frameworks.pytorch.capture import export_program
+from edgekit.frameworks.pytorch.checkpoint import Checkpoints
+from edgekit.frameworks.pytorch.describe import input_names, layout_of, run_outputs, tensor_spec
+from edgekit.frameworks.pytorch.load import Source, load_source
+from edgekit.frameworks.pytorch.prune import MaskKeeper, zero_masks
+from edgekit.frameworks.pytorch.qat import train_prepared
+from edgekit.frameworks.pytorch.quantize import calibrate, convert, prepare, record, skipped
+from edgekit.frameworks.pytorch.samples import (
+    EVALUATION_BATCH,
+    Samples,
+    calibration_samples,
+    has_free_batch,
+    reference_samples,
+    require_calibration,
+    run_all,
+    top1_accuracy,
+)
+from edgekit.frameworks.pytorch.train import load_distiller
+from edgekit.frameworks.requests import ProgramRequest
+from edgekit.process import emit
+from edgekit.program.quantization import output_quantizations
+from edgekit.program.rewrites import expand, rewrite
+from edgekit.program.serialize import save_program
+from edgekit.recipe.schema import DataSection, QuantizeRule, TrainSection
+from edgekit.records import LayerError, Program, SkippedLayer, WeightHistogram, dumps
+
+DEFAULT_CALIBRATION = DataSection.model_fields["calibration_samples"].default
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A graph of one precision and what it left in floating point."""
+
+    graph: GraphModule
+    skipped: tuple[SkippedLayer, ...]
+
+
+def to_program(request: ProgramRequest) -> Program:
+    """Turn a trained model into a program of one precision.
+
+    Writes into ``request.output_dir``: ``program.pt2``, ``reference.npz``, ``calibration.npz`` (with data),
+    ``layer_errors.json`` (quantized programs), ``weight_histograms.json``.
+
+    Raises:
+        ModelError: The model cannot be loaded or exported; control flow that depends on data is named.
+        DataError: The data do not fit the model, or int8 has no data to calibrate with.
+        RecipeError: A skip rule matches no layer.
+    """
+    source = load_source(request.model, weights=request.weights)
+    dataset = None if request.data is None else load_dataset(request.data)
+    reference = reference_samples(source, dataset, request.verify.samples)
+    example = reference.first(1)
+    outputs = run_outputs(source.module, example.inputs)
+    recorded = expand(rewrite(record(source.module, example.inputs)))
+    batch = EVALUATION_BATCH if has_free_batch(recorded) else 1
+    calibration = _calibration(request, dataset)
+    quantized = _quantize(request, source, dataset, example, calibration)
+    graph = recorded if quantized is None else quantized.graph
+    program = export_program(graph, example.inputs, dynamic_batch=request.dynamic_batch)
+
+    request.output_dir.mkdir(parents=True, exist_ok=True)
+    save_program(program, request.output_dir / "program.pt2")
+    _progress("verify")
+    of_source = run_all(source.module, reference, batch)
+    of_program = run_all(graph, reference, batch)
+    _write_reference(request.output_dir / "reference.npz", reference, of_source, of_program)
+    if calibration is not None:
+        np.savez(request.output_dir / "calibration.npz", allow_pickle=False, **_numbered("input", calibration))
+    _write_analysis(request.output_dir, recorded, quantized, reference)
+    names = input_names(source.module, dataset, len(example.inputs))
+    classify = dataset is not None and dataset.task == "classification"
+    labels = reference.labels if classify else None
+    return Program(
+        path=request.output_dir / "program.pt2",
+        precision=request.precision,
+        dynamic_batch=request.dynamic_batch,
+        inputs=tuple(
+            tensor_spec(name, tensor, dynamic_batch=request.dynamic_batch, layout=layout_of(tensor, dataset))
+            for name, tensor in zip(names, example.inputs, strict=True)
+        ),
+        outputs=tuple(tensor_spec(name, tensor, dynamic_batch=request.dynamic_batch) for name, tensor in outputs),
+        reference=request.output_dir / "reference.npz",
+        calibration=None if calibration is None else request.output_dir / "calibration.npz",
+        output_steps=_output_steps(program),
+        task="classification" if labels is not None else None,
+        source_accuracy=top1_accuracy(of_source[0], labels),
+        program_accuracy=top1_accuracy(of_program[0], labels),
+        skipped=() if quantized is None else quantized.skipped,
+        sparsity=program_sparsity(program),
+    )
+
+
+def _calibration(request: ProgramRequest, dataset: Dataset | None) -> Samples | None:
+    if request.precision == "int8":
+        dataset = require_calibration(dataset, request.precision)
+    if dataset is None or request.data is None:
+        return None
+    return calibration_samples(dataset, request.data.calibration_samples, request.data.seed)
+
+
+def _quantize(
+    request: ProgramRequest, source: Source, dataset: Dataset | None, example: Samples, calibration: Samples | None
+) -> Quantized | None:
+    if request.precision in ("fp32", "fp16", "int16x8"):
+        return None
+    rule = request.quantize or QuantizeRule(precision=request.precision)
+    qat = rule.mode == "qat"
+    _progress("quantize")
+    prepared = prepare(source.module, example.inputs, rule, qat=qat)
+    if qat:
+        _train(request, rule, prepared, source.module, require_calibration(dataset, "quantization-aware training"))
+    else:
+        batch = EVALUATION_BATCH if has_free_batch(prepared) else 1
+        # Without calibration data (dynamic, weight-only) one run lets the observers of weights see them.
+        calibrate(prepared, example.batches(1) if calibration is None else calibration.batches(batch))
+    converted = convert(prepared)
+    return Quantized(converted, skipped(converted))
+
+
+def _train(
+    request: ProgramRequest, rule: QuantizeRule, prepared: GraphModule, module: nn.Module, dataset: Dataset
+) -> None:
+    data = request.data
+    train_prepared(
+        prepared,
+        dataset,
+        rule,
+        request.train or TrainSection(),
+        first=calibration_samples(dataset, data.calibration_samples if data else DEFAULT_CALIBRATION, 0),
+        keeper=None if request.prune is None else MaskKeeper(prepared, zero_masks(module, request.prune)),
+        distiller=None if request.distil is None else load_distiller(request.distil),
+        checkpoints=Checkpoints(request.work_dir / f"checkpoints-{request.precision}"),
+    )
+
+
+def _output_steps(program: ExportedProgram) -> tuple[float | None, ...]:
+    return tuple(None if found is None else found.scale[0] for found in output_quantizations(program))
+
+
+def _write_reference(
+    path: Path, samples: Samples, of_source: tuple[object, ...], of_program: tuple[object, ...]
+) -> None:
+    arrays = _numbered("input", samples)
+    arrays |= {f"source_output_{index}": value for index, value in enumerate(of_source)}
+    arrays |= {f"program_output_{index}": value for index, value in enumerate(of_program)}
+    if samples.labels is not None:
+        arrays["label"] = samples.labels
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _numbered(word: str, samples: Samples) -> dict[str, Any]:
+    return {f"{word}_{index}": tensor.numpy() for index, tensor in enumerate(samples.inputs)}
+
+
+def _write_analysis(folder: Path, recorded: GraphModule, quantized: Quantized | None, reference: Samples) -> None:
+    histograms: list[WeightHistogram] = list(weight_histograms(recorded))
+    (folder / "weight_histograms.json").write_text(dumps(histograms), encoding="utf-8")
+    if quantized is not None:
+        count = LAYER_ERROR_SAMPLES if has_free_batch(recorded) else 1
+        errors: list[LayerError] = list(layer_errors(recorded, quantized.graph, reference.first(count)))
+        (folder / "layer_errors.json").write_text(dumps(errors), encoding="utf-8")
+
+
+def _progress(phase: str) -> None:
+    emit({"type": "progress", "stage": "program", "phase": phase})
