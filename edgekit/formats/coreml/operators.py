@@ -1,0 +1,218 @@
+"""The operations of an ML program, as records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgekit.records import Operator
+
+_BITS = {
+    "float32": 32, "float16": 16, "float64": 64, "int32": 32, "uint32": 32, "int16": 16, "uint16": 16, "int8": 8,
+    "uint8": 8, "bool": 8, "int4": 4, "uint4": 4, "uint6": 6, "uint3": 3, "uint2": 2, "uint1": 1, "int64": 64,
+}  # fmt: skip
+_LAYOUT = frozenset(
+    {
+        *("transpose", "reshape", "expand_dims", "squeeze", "concat", "split", "slice_by_index", "slice_by_size"),
+        *("stack", "cast", "identity", "shape", "fill", "fill_like", "pad", "tile", "range_1d", "reverse"),
+    }
+)
+Kind = Literal["compute", "quantize", "dequantize", "layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A value of the program.
+
+    Attributes:
+        dtype: numpy's name, or ``int4``, ``uint4`` and the like.
+        shape: Sizes; None where free.
+        constant_bytes: Of a constant: what it takes in the file; 0 otherwise.
+        stored_dtype: Of a constant: how it is stored; None of what is computed.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    constant_bytes: int = 0
+    stored_dtype: str | None = None
+
+
+def read_operators(specification: Any) -> tuple[Operator, ...]:
+    """List the operations of the main function in execution order, constants folded into those that read them."""
+    function = specification.mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    known = {item.name: read_type(item.type) for item in function.inputs}
+    operations = list(_executed(block, known))
+    integer = _integer_operations(operations, known)
+    return tuple(
+        Operator(
+            index=index,
+            name=operation.outputs[0].name if operation.outputs else f"{operation.type}_{index}",
+            type=operation.type,
+            delegated=True,
+            compute_dtype="int8" if index in integer else _compute_dtype(operation, known),
+            macs=_macs(operation, known),
+            weight_bytes=sum(value.constant_bytes for value in _arguments(operation, known).values()),
+            weight_dtype=_weight_dtype(operation, known),
+            kind=_kind(operation.type),
+        )
+        for index, operation in enumerate(operations)
+    )
+
+
+def _integer_operations(operations: list[Any], known: dict[str, Variable]) -> set[int]:
+    """Return the operations that lie between a dequantize and a quantize: Core ML computes those in integers.
+
+    An operation counts when everything it reads comes out of dequantize operations (directly, or through others that
+    count) or is constant, and everything that reads it is a quantize operation or counts itself.
+    """
+    from_integers: set[str] = set()
+    candidates: dict[int, Any] = {}
+    readers: dict[str, list[int]] = {}
+    for index, operation in enumerate(operations):
+        read = _read_names(operation, known)
+        for name in read:
+            readers.setdefault(name, []).append(index)
+        is_candidate = bool(read) and from_integers.issuperset(read) and _kind(operation.type) == "compute"
+        if is_candidate:
+            candidates[index] = operation
+        if is_candidate or operation.type == "dequantize":
+            from_integers.update(output.name for output in operation.outputs)
+    confirmed: set[int] = set()
+    for index, operation in reversed(candidates.items()):
+        followers = [reader for output in operation.outputs for reader in readers.get(output.name, [])]
+        if followers and all(operations[reader].type == "quantize" or reader in confirmed for reader in followers):
+            confirmed.add(index)
+    return confirmed
+
+
+def _read_names(operation: Any, known: dict[str, Variable]) -> list[str]:
+    """Names of the values that an operation reads and that are no constants."""
+    names = [binding.name for argument in operation.inputs.values() for binding in argument.arguments if binding.name]
+    return [name for name in names if name in known and not known[name].stored_dtype]
+
+
+def read_type(value_type: Any) -> Variable:
+    """Read the type of a value."""
+    if value_type.WhichOneof("type") != "tensorType":
+        return Variable("unknown", ())
+    tensor = value_type.tensorType
+    shape = tuple(
+        dimension.constant.size if dimension.WhichOneof("dimension") == "constant" else None
+        for dimension in tensor.dimensions
+    )
+    names = type(tensor).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
+    name = names[tensor.dataType].name.lower()
+    return Variable(name, shape)
+
+
+def _executed(block: Any, known: dict[str, Variable]) -> Iterator[Any]:
+    """Yield the operations that compute; remember the types of all values, and what constants take in the file."""
+    for operation in block.operations:
+        if operation.type == "const" or operation.type.startswith("constexpr_"):
+            found = read_type(operation.outputs[0].type)
+            size, stored = _stored(operation, known)
+            known[operation.outputs[0].name] = Variable(found.dtype, found.shape, size, stored or found.dtype)
+            continue
+        for output in operation.outputs:
+            known[output.name] = read_type(output.type)
+        yield operation
+        for inner in operation.blocks:
+            yield from _executed(inner, known)
+
+
+def _stored(operation: Any, known: dict[str, Variable]) -> tuple[int, str | None]:
+    """Bytes of a constant in the file, and the dtype of its largest part (integers, indices, else itself)."""
+    parts = [read_type(value.type) for value in operation.attributes.values() if value.type.HasField("tensorType")]
+    if operation.type == "const":
+        parts = [read_type(operation.attributes["val"].type)]
+    else:
+        parts += [_bound(binding, known) for argument in operation.inputs.values() for binding in argument.arguments]
+    sizes = {part: part.constant_bytes or _bytes(part) for part in parts if part.dtype in _BITS}
+    if not sizes:
+        return 0, None
+    largest = max(sizes, key=lambda part: math.prod(size or 1 for size in part.shape))
+    return sum(sizes.values()), largest.stored_dtype or largest.dtype
+
+
+def _bytes(variable: Variable) -> int:
+    return -(-math.prod(size or 1 for size in variable.shape) * _BITS.get(variable.dtype, 0) // 8)
+
+
+def _bound(binding: Any, known: dict[str, Variable]) -> Variable:
+    if binding.HasField("value"):
+        return read_type(binding.value.type)
+    return known.get(binding.name, Variable("unknown", ()))
+
+
+_WEIGHTS = (
+    "weight",
+    "bias",
+    "gamma",
+    "beta",
+    "mean",
+    "variance",
+    "x",
+    "y",
+    "weight_ih",
+    "weight_hh",
+    "values",
+    "query",
+    "key",
+    "value",
+)
+
+
+def _arguments(operation: Any, known: dict[str, Variable]) -> dict[str, Variable]:
+    """Tensors that an operation reads, by parameter; settings (strides, axes) left out."""
+    found = {}
+    for name in _WEIGHTS:
+        if name in operation.inputs:
+            for place, binding in enumerate(operation.inputs[name].arguments):
+                variable = _bound(binding, known)
+                if binding.HasField("value"):
+                    variable = Variable(variable.dtype, variable.shape, _bytes(variable), variable.dtype)
+                found[f"{name}{place or ''}"] = variable
+    return found
+
+
+def _weight_dtype(operation: Any, known: dict[str, Variable]) -> str | None:
+    held = [value for value in _arguments(operation, known).values() if value.constant_bytes]
+    # the weight has more elements than the bias, though maybe fewer bytes
+    largest = max(held, key=lambda value: math.prod(size or 1 for size in value.shape), default=None)
+    return largest.stored_dtype if largest is not None else None
+
+
+def _kind(operation_type: str) -> Kind:
+    if operation_type == "quantize":
+        return "quantize"
+    if operation_type == "dequantize":
+        return "dequantize"
+    return "layout" if operation_type in _LAYOUT else "compute"
+
+
+def _compute_dtype(operation: Any, known: dict[str, Variable]) -> str:
+    """What an operation reads, unless it only moves values."""
+    if _kind(operation.type) == "layout":
+        return "none"
+    inputs = _arguments(operation, known)
+    return inputs["x"].dtype if "x" in inputs else read_type(operation.outputs[0].type).dtype
+
+
+def _macs(operation: Any, known: dict[str, Variable]) -> int:
+    inputs = _arguments(operation, known)
+    produced = math.prod(size or 1 for size in read_type(operation.outputs[0].type).shape) if operation.outputs else 0
+    if operation.type in ("conv", "conv_transpose") and "weight" in inputs:
+        weight = [size or 1 for size in inputs["weight"].shape]
+        moved = produced if operation.type == "conv" else math.prod(size or 1 for size in inputs["x"].shape)
+        return moved * math.prod(weight[1:])
+    if operation.type == "linear" and "weight" in inputs:
+        return produced * (inputs["weight"].shape[-1] or 1)
+    if operation.type == "scaled_dot_product_attention":
+        query, key, value = ([size or 1 for size in inputs[name].shape] for name in ("query", "key", "value"))
+        return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    if operation.type == "matmul" and "x" in inputs:
+        return produced * (inputs["x"].shape[-1] or 1)
+    return 0

@@ -1,0 +1,32 @@
+"""What the TFLite format can hold, and where its functions are."""
+
+from __future__ import annotations
+
+from edgekit.contracts import BackendSpec, FormatSpec
+
+SPEC = FormatSpec(
+    name="tflite",
+    title="TensorFlow Lite (LiteRT)",
+    suffix=".tflite",
+    backends=(
+        BackendSpec(
+            name="xnnpack",
+            programs={
+                "fp32": "fp32",
+                "fp16": "fp32",
+                "int8": "int8",
+                "int8-dynamic": "int8-dynamic",
+                "w8": "w8",
+                "w4": "w4",
+                "int16x8": "fp32",
+            },
+            refusals={},
+        ),
+    ),
+    delegate="XNNPACK",
+    distributions=("torch", "torchao", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer"),
+    export="edgekit.formats.tflite.export:export",
+    open_session="edgekit.formats.tflite.session:open_session",
+    inspect="edgekit.formats.tflite.inspect:inspect",
+    extra="tflite",
+)
