@@ -1,1 +1,1 @@
-"""The machine that edgekit runs on."""
+"""The machine that edgekit runs on, timed by a clock."""

@@ -1,0 +1,58 @@
+"""What is fed while timing: a real sample where there is one, else generated inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import ArtifactError
+from edgekit.records import TensorSpec
+from edgekit.verify.reference import load_arrays
+
+Array = NDArray[np.generic]
+
+
+def first_sample(reference: Path, count: int) -> list[Array]:
+    """Read the first sample of a ``reference.npz``.
+
+    Args:
+        reference: Holds ``input_<i>`` with the samples in axis 0.
+        count: How many inputs the artifact takes.
+
+    Returns:
+        Each input with a batch of one.
+
+    Raises:
+        ArtifactError: The file is missing or truncated, or holds other inputs.
+    """
+    arrays = load_arrays(reference)
+    names = [f"input_{i}" for i in range(count)]
+    if not all(name in arrays and len(arrays[name]) for name in names):
+        raise ArtifactError(
+            f"{reference}: expected {', '.join(names)} with at least one sample; received {', '.join(sorted(arrays))}"
+        )
+    return [arrays[name][:1] for name in names]
+
+
+def generated_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
+    """Make inputs from their specs: floats between -1 and 1, integers 0 or 1 (valid in any vocabulary), true flags.
+
+    Args:
+        specs: Free sizes become 1.
+        seed: Makes them repeatable.
+    """
+    generator = np.random.default_rng(seed)
+    return [_generated(spec, generator) for spec in specs]
+
+
+def _generated(spec: TensorSpec, generator: np.random.Generator) -> Array:
+    shape = tuple(1 if size is None else size for size in spec.shape)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return generator.uniform(-1.0, 1.0, shape).astype(dtype)
+    if dtype.kind == "b":
+        return np.ones(shape, dtype)
+    return generator.integers(0, 2, shape).astype(dtype)
