@@ -94,8 +94,8 @@ def format_duration_ms(duration_ms: float) -> str:
         >>> format_duration_ms(0.0123)
         '12.3 us'
     """
-    if abs(duration_ms) < 1:
+    if abs(duration_ms) < 0.9995:  # rounds to less than 1000 us: ".3g" would print 1e+03
         return f"{duration_ms * 1e3:.3g} us"
-    if abs(duration_ms) < 1e3:
+    if abs(duration_ms) < 999.5:
         return f"{duration_ms:.3g} ms"
     return f"{duration_ms / 1e3:.3g} s"

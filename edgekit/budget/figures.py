@@ -1,0 +1,193 @@
+"""The figures of an artifact that limits and comparisons are about: where each lies, its unit, which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from edgekit.records import SQNR_CEILING_DB, ArtifactReport, MeasuredProfile, OutputParity
+from edgekit.units import format_duration_ms, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value, or the reason why there is none."""
+
+    value: float | None
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureKind:
+    """What a figure is.
+
+    Attributes:
+        name: As in budgets: ``size``, ``latency_p50`` ...
+        title: For people.
+        unit: ``bytes``, ``ms``, ``dB``, ``steps`` or ``share``.
+        direction: ``max``: a limit is an upper one, less is better; ``min``: the reverse.
+        per_target: Whether it belongs to a profile on a target.
+        read: Find it in a report; the second argument is the target, None for figures without one.
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: Literal["max", "min"]
+    read: Callable[[ArtifactReport, str | None], Figure]
+    per_target: bool = False
+
+
+def profile_on(report: ArtifactReport, target: str | None) -> MeasuredProfile | None:
+    """Return the profile on this target, the slowest where there are several (of different settings)."""
+    profiles = [profile for profile in report.profiles if profile.target == target]
+    return max(profiles, key=lambda profile: profile.latency_ms.median, default=None)
+
+
+def targets_of(reports: Iterable[ArtifactReport]) -> tuple[str, ...]:
+    """Return the targets on which anything was profiled, in the order of their first profile."""
+    return tuple(dict.fromkeys(profile.target for report in reports for profile in report.profiles))
+
+
+def _profiled(pick: Callable[[MeasuredProfile], float]) -> Callable[[ArtifactReport, str | None], Figure]:
+    def read(report: ArtifactReport, target: str | None) -> Figure:
+        profile = profile_on(report, target)
+        return Figure(None, f"it was not profiled on {target}") if profile is None else Figure(pick(profile))
+
+    return read
+
+
+def _size(report: ArtifactReport, _target: str | None) -> Figure:
+    return Figure(None, "it was not built") if report.artifact is None else Figure(float(report.artifact.size_bytes))
+
+
+def _delegated(report: ArtifactReport, _target: str | None) -> Figure:
+    if report.artifact is None:
+        return Figure(None, "it was not built")
+    coverage = report.artifact.coverage
+    return Figure(None, "its delegate coverage is not known") if coverage is None else Figure(coverage.operators)
+
+
+def _float_islands(report: ArtifactReport, _target: str | None) -> Figure:
+    if report.artifact is None:
+        return Figure(None, "it was not built")
+    audit = report.artifact.audit
+    return Figure(None, "its precision was not audited") if audit is None else Figure(float(len(audit.float_islands)))
+
+
+def _not_compared(report: ArtifactReport) -> str:
+    if report.parity is None:
+        return "it was not compared with the source model"
+    return report.parity.reason or f"the comparison is {report.parity.status}"
+
+
+def _accuracy(report: ArtifactReport, _target: str | None) -> Figure:
+    value = report.parity.accuracy if report.parity else None
+    return Figure(value, _no_labels(report) if value is None else "")
+
+
+def _accuracy_drop(report: ArtifactReport, _target: str | None) -> Figure:
+    value = report.parity.accuracy_drop if report.parity else None
+    return Figure(value, _no_labels(report) if value is None else "")
+
+
+def _no_labels(report: ArtifactReport) -> str:
+    compared = report.parity is not None and report.parity.status != "not run"
+    return "the samples have no class labels to count it on" if compared else _not_compared(report)
+
+
+def _sqnr(report: ArtifactReport, _target: str | None) -> Figure:
+    outputs: tuple[OutputParity, ...] = report.parity.versus_source if report.parity else ()
+    if not outputs:
+        return Figure(None, _not_compared(report))
+    return Figure(min(output.sqnr_db for output in outputs))
+
+
+def _max_steps(report: ArtifactReport, _target: str | None) -> Figure:
+    outputs: tuple[OutputParity, ...] = report.parity.versus_program if report.parity else ()
+    if not outputs:
+        return Figure(None, _not_compared(report))
+    steps = [output.max_steps for output in outputs if output.max_steps is not None]
+    return Figure(max(steps)) if steps else Figure(None, "its outputs are not quantized, so they have no steps")
+
+
+_KINDS = (
+    FigureKind(name="size", title="size", unit="bytes", direction="max", read=_size),
+    FigureKind(
+        name="latency_p50",
+        title="p50 latency",
+        unit="ms",
+        direction="max",
+        read=_profiled(lambda profile: profile.latency_ms.p50),
+        per_target=True,
+    ),
+    FigureKind(
+        name="latency_p95",
+        title="p95 latency",
+        unit="ms",
+        direction="max",
+        read=_profiled(lambda profile: profile.latency_ms.p95),
+        per_target=True,
+    ),
+    FigureKind(
+        name="peak_memory",
+        title="peak memory",
+        unit="bytes",
+        direction="max",
+        read=_profiled(lambda profile: float(profile.memory_bytes.peak)),
+        per_target=True,
+    ),
+    FigureKind(name="accuracy", title="accuracy", unit="share", direction="min", read=_accuracy),
+    FigureKind(name="accuracy_drop", title="accuracy drop", unit="share", direction="max", read=_accuracy_drop),
+    FigureKind(name="sqnr_db", title="SQNR vs source", unit="dB", direction="min", read=_sqnr),
+    FigureKind(name="max_steps", title="steps vs program", unit="steps", direction="max", read=_max_steps),
+    FigureKind(name="delegated", title="delegated operators", unit="share", direction="min", read=_delegated),
+    FigureKind(name="float_islands", title="float islands", unit="", direction="max", read=_float_islands),
+)
+FIGURES: Mapping[str, FigureKind] = {kind.name: kind for kind in _KINDS}
+"""Every figure by name, in the order in which tables show them."""
+
+
+def format_figure(value: float | None, unit: str) -> str:
+    """Print a figure with its unit, ``–`` where there is none.
+
+    Example:
+        >>> format_figure(0.984, "share"), format_figure(81920, "bytes"), format_figure(None, "ms")
+        ('98.40 %', '80.0 KiB', '–')
+    """
+    if value is None:
+        return "–"
+    if not isfinite(value):
+        return "not finite"
+    if unit == "bytes":
+        return format_size(value)
+    if unit == "ms":
+        return format_duration_ms(value)
+    if unit == "share":
+        return f"{value * 100:.2f} %"
+    if unit == "dB":
+        return "identical" if value >= SQNR_CEILING_DB else f"{value:.1f} dB"
+    number = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{number} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+
+
+def format_change(change: float, relative_to: float | None, unit: str) -> str:
+    """Print by how much a figure differs, with its sign, and relative to another where that says more.
+
+    Shares differ by points, decibels and steps by themselves; sizes and times also in per cent.
+
+    Example:
+        >>> format_change(12288, 81920, "bytes"), format_change(-0.012, 0.98, "share")
+        ('+12.0 KiB (+15.0 %)', '−1.20 points')
+    """
+    if change == 0:
+        return "±0"
+    sign = "−" if change < 0 else "+"
+    if unit == "share":
+        return f"{sign}{abs(change) * 100:.2f} points"
+    text = f"{sign}{format_figure(abs(change), unit)}"
+    if unit in ("bytes", "ms") and relative_to:
+        text += f" ({sign}{abs(change / relative_to) * 100:.1f} %)"
+    return text

@@ -1,0 +1,34 @@
+"""Tables for terminals. Each function returns a rich renderable and prints nothing.
+
+Text that comes from a model, a path or a tool goes in as ``rich.text.Text``: a layer called ``[red]`` is no markup.
+"""
+
+from __future__ import annotations
+
+from edgekit.report.tables.artifact import (
+    artifact_comparison_table,
+    audit_table,
+    operator_table,
+    operator_time_table,
+    output_parity_table,
+    profile_table,
+)
+from edgekit.report.tables.build import compare_table, parity_table, plan_table, summary_table, verdict_table
+from edgekit.report.tables.machine import diagnosis_table, doctor_table, targets_table
+
+__all__ = [
+    "artifact_comparison_table",
+    "audit_table",
+    "compare_table",
+    "diagnosis_table",
+    "doctor_table",
+    "operator_table",
+    "operator_time_table",
+    "output_parity_table",
+    "parity_table",
+    "plan_table",
+    "profile_table",
+    "summary_table",
+    "targets_table",
+    "verdict_table",
+]

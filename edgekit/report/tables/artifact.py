@@ -1,0 +1,138 @@
+"""Tables of one artifact: its operators, what it computes in, its times; and of two artifacts side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from edgekit.budget.figures import format_figure
+from edgekit.records import DelegateCoverage, MeasuredProfile, Operator, OperatorTime, OutputParity, PrecisionAudit
+from edgekit.report.details import audit_bars, coverage_bars, latency_figures
+from edgekit.report.tables.cells import frame, row, standing
+from edgekit.units import format_size
+
+
+def operator_table(operators: Sequence[Operator]) -> RenderableType:
+    """One row an operator, in execution order."""
+    numbers = ("#", "MACs", "weights")
+    table = frame(("#", "operator", "type", "computes in", "MACs", "weights", "weight dtype", "delegated"), numbers)
+    for operator in operators:
+        row(
+            table,
+            str(operator.index),
+            operator.name,
+            operator.type,
+            operator.compute_dtype if operator.compute_dtype != "none" else operator.kind,
+            f"{operator.macs:,}" if operator.macs else "",
+            format_size(operator.weight_bytes) if operator.weight_bytes else "",
+            operator.weight_dtype or "",
+            _delegated(operator.delegated, operator.reason),
+        )
+    return table
+
+
+def _delegated(delegated: bool, reason: str | None) -> Text:
+    if delegated:
+        return Text("yes", style="green")
+    return Text(f"no: {reason}" if reason else "no", style="yellow")
+
+
+def audit_table(audit: PrecisionAudit, coverage: DelegateCoverage | None) -> RenderableType:
+    """Shares of each dtype, what breaks the integer path, and what the delegate took."""
+    table = frame(("of", "computes in"))
+    for name, shares in audit_bars(audit):
+        row(table, name, ", ".join(f"{found.name} {format_figure(found.share, 'share')}" for found in shares) or "–")
+    if coverage is not None:
+        for name, share in coverage_bars(coverage):
+            row(table, f"{name} taken by {coverage.delegate}", format_figure(share, "share"))
+        if coverage.partitions is not None:
+            row(table, "partitions", str(coverage.partitions))
+    lines = [
+        Text(f"{title} ({len(names)}): {', '.join(names)}")
+        for title, names in (
+            ("float islands between integer operators", audit.float_islands),
+            ("stray dequantize–quantize pairs", audit.stray_pairs),
+        )
+        if names
+    ]
+    return Group(table, *lines)
+
+
+def profile_table(profiles: Iterable[MeasuredProfile]) -> RenderableType:
+    """One column a profile: every latency and memory figure, with what ran it and how."""
+    shown = list(profiles)
+    table = frame(["figure", *(_heading(profile) for profile in shown)], [_heading(profile) for profile in shown])
+    figures = [dict(latency_figures(profile.latency_ms)) for profile in shown]
+    for name in dict.fromkeys(name for column in figures for name in column):
+        row(table, name, *(column.get(name, "–") for column in figures))
+    row(table, "memory, loaded", *(format_size(profile.memory_bytes.init) for profile in shown))
+    row(table, "memory, peak", *(format_size(profile.memory_bytes.peak) for profile in shown))
+    notes = [Text(f"{_heading(profile)}: {_how(profile)}") for profile in shown]
+    notes += [Text(f"note: {note}") for profile in shown for note in profile.notes]
+    return Group(table, *notes)
+
+
+def _heading(profile: MeasuredProfile) -> str:
+    return f"{profile.artifact} on {profile.target} ({profile.kind})"
+
+
+def _how(profile: MeasuredProfile) -> str:
+    config, runtime = profile.config, profile.runtime
+    delegates = f" with {', '.join(runtime.delegates)}" if runtime.delegates else ""
+    threads = f"{config.num_threads} thread{'' if config.num_threads == 1 else 's'}"
+    return (
+        f"{runtime.name} {runtime.version}{delegates}; {config.num_runs} runs after {config.warmup_runs} to warm up, "
+        f"{threads}; {profile.machine.get('cpu', 'unknown processor')}"
+    )
+
+
+def operator_time_table(operators: Iterable[OperatorTime]) -> RenderableType:
+    """One row an operator of the runtime, slowest first."""
+    numbers = ("time", "share")
+    table = frame(("operator", "type", *numbers, "delegated"), numbers)
+    for operator in sorted(operators, key=lambda found: -found.time_ms):
+        row(
+            table,
+            operator.name,
+            operator.type,
+            format_figure(operator.time_ms, "ms"),
+            format_figure(operator.share, "share"),
+            _delegated(operator.delegated, operator.reason),
+        )
+    return table
+
+
+def output_parity_table(outputs: Iterable[OutputParity]) -> RenderableType:
+    """One row an output: how far the second artifact's is from the first's."""
+    numbers = ("SQNR", "max error", "mean error", "cosine", "exact")
+    table = frame(("output", *numbers), numbers)
+    for output in outputs:
+        row(
+            table,
+            output.name,
+            "identical" if output.max_abs_error == 0 else format_figure(output.sqnr_db, "dB"),
+            f"{output.max_abs_error:.3g}",
+            f"{output.mean_abs_error:.3g}",
+            f"{output.cosine:.6f}",
+            format_figure(output.exact, "share"),
+        )
+    return table
+
+
+def artifact_comparison_table(
+    artifacts: Sequence[tuple[str, str, int, int, float | None]], medians_ms: tuple[float | None, float | None]
+) -> RenderableType:
+    """Two artifacts, one row each.
+
+    Args:
+        artifacts: Path, format, size in bytes, number of operators, share of operators that the delegate took.
+        medians_ms: p50 of each, taken by turns; None where it was not run.
+    """
+    numbers = ("size", "operators", "delegated", "p50")
+    table = frame(("artifact", "format", *numbers), numbers)
+    for (path, format_name, size_bytes, operators, delegated), median_ms in zip(artifacts, medians_ms, strict=True):
+        time = standing("not run") if median_ms is None else Text(format_figure(median_ms, "ms"))
+        row(table, path, format_name, format_size(size_bytes), str(operators), format_figure(delegated, "share"), time)
+    return table

@@ -1,0 +1,189 @@
+"""Tables of a whole build: its artifacts, its checks, its plan, and two builds side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgekit.budget.figures import FIGURES, format_figure, targets_of
+from edgekit.budget.limits import is_broken
+from edgekit.budget.markdown import limit_text, margin
+from edgekit.records import ArtifactReport, Manifest, Parity, Verdict
+from edgekit.report.compare import ComparedFigure, Comparison
+from edgekit.report.overview import standing_of
+from edgekit.report.tables.cells import frame, row, standing
+
+
+class PlannedArtifact(Protocol):
+    """What a plan says of an artifact."""
+
+    @property
+    def id(self) -> str:
+        """``tflite/int8``."""
+
+    @property
+    def program(self) -> str:
+        """Precision of the program that it is lowered from."""
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether it takes any batch size."""
+
+    @property
+    def not_here(self) -> str | None:
+        """Why this machine cannot run it; None: it can."""
+
+
+class ArtifactParity(Protocol):
+    """The comparison of one artifact."""
+
+    @property
+    def artifact(self) -> str:
+        """``tflite/int8``."""
+
+    @property
+    def parity(self) -> Parity:
+        """What came out."""
+
+
+def summary_table(manifest: Manifest) -> RenderableType:
+    """One row an artifact: status, size, accuracy, distance, delegated share, p50 and p95 on each target."""
+    targets = targets_of(manifest.artifacts)
+    times = [f"{percentile} {target}" for target in targets for percentile in ("p50", "p95")]
+    numbers = ["size", "accuracy", "drop", "SQNR", "steps", "delegated", *times]
+    table = frame(["artifact", "status", *numbers], numbers, whole=("artifact", "status"))
+    for report in manifest.artifacts:
+        row(table, report.id, standing(standing_of(report)), *_figures(report, targets))
+    return table
+
+
+def _figures(report: ArtifactReport, targets: Sequence[str]) -> Iterable[str]:
+    for name in ("size", "accuracy", "accuracy_drop", "sqnr_db", "max_steps", "delegated"):
+        yield _text(report, name, None)
+    for target in targets:
+        yield _text(report, "latency_p50", target)
+        yield _text(report, "latency_p95", target)
+
+
+def _text(report: ArtifactReport, name: str, target: str | None) -> str:
+    return format_figure(FIGURES[name].read(report, target).value, FIGURES[name].unit)
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> RenderableType:
+    """One row a check, broken ones first: value, limit, by how much. Reasons of what was not run stand below.
+
+    Figures that are exactly as in the baseline are counted, not listed.
+    """
+    ordered = sorted(verdicts, key=lambda verdict: not is_broken(verdict))
+    unchanged = sum(_as_in_baseline(verdict) for verdict in ordered)
+    ordered = [verdict for verdict in ordered if not _as_in_baseline(verdict)]
+    numbers = ("value", "limit", "by how much")
+    table = frame(("result", "artifact", "check", "target", *numbers), numbers, whole=("result", "artifact"))
+    for verdict in ordered:
+        word = standing(verdict.status)
+        if is_broken(verdict):
+            word.stylize("bold red")
+        row(
+            table,
+            word,
+            verdict.artifact,
+            verdict.check,
+            verdict.target or "",
+            format_figure(verdict.value, verdict.unit),
+            limit_text(verdict),
+            margin(verdict),
+        )
+    lines = [f"{v.artifact} {v.check}: {v.message}" for v in ordered if v.value is None and is_broken(v)]
+    if unchanged:
+        lines.append(f"{unchanged} figures are exactly as in the baseline")
+    return _with_lines(table, lines)
+
+
+def _as_in_baseline(verdict: Verdict) -> bool:
+    return verdict.status == "pass" and verdict.baseline is not None and verdict.value == verdict.baseline
+
+
+def parity_table(parities: Iterable[ArtifactParity]) -> RenderableType:
+    """One row an output of an artifact: how far it is from the source model and from its program."""
+    numbers = ("samples", "SQNR", "max error", "top-1", "steps", "accuracy")
+    table = frame(("artifact", "status", "output", *numbers), numbers)
+    reasons = []
+    for item in parities:
+        parity = item.parity
+        if parity.reason:
+            reasons.append(f"{item.artifact}: {parity.reason}")
+        if not parity.versus_source:
+            row(table, item.artifact, standing(parity.status), "", *("–" for _ in numbers))
+        programs = {output.name: output for output in parity.versus_program}
+        for output in parity.versus_source:
+            program = programs.get(output.name)
+            row(
+                table,
+                item.artifact,
+                standing(parity.status),
+                output.name,
+                str(parity.samples),
+                format_figure(output.sqnr_db, "dB"),
+                f"{output.max_abs_error:.3g}",
+                format_figure(output.top1_agreement, "share"),
+                "–" if program is None or program.max_steps is None else f"{program.max_steps:.3g}",
+                format_figure(parity.accuracy, "share"),
+            )
+    return _with_lines(table, reasons)
+
+
+def plan_table(artifacts: Iterable[PlannedArtifact], targets: Sequence[str]) -> RenderableType:
+    """One row an artifact to make: what it is lowered from, where it will run and be timed."""
+    table = frame(("artifact", "from program", "batch", "verified", "profiled on"))
+    for artifact in artifacts:
+        verified = "here" if artifact.not_here is None else f"not run: {artifact.not_here}"
+        profiled = ", ".join(targets) if targets and artifact.not_here is None else "–"
+        row(table, artifact.id, artifact.program, "any" if artifact.dynamic_batch else "1", verified, profiled)
+    return table
+
+
+def compare_table(comparison: Comparison) -> RenderableType:
+    """Two builds side by side: one row a figure of an artifact that both have, one row an artifact that one has."""
+    numbers = (comparison.before, comparison.after)
+    if comparison.before == comparison.after:
+        numbers = (f"{comparison.before} (first)", f"{comparison.after} (second)")
+    table = frame(("artifact", "figure", "target", *numbers, "change", "standing"), (*numbers, "change"))
+    for figure in comparison.training:
+        _compared_row(table, "training", figure)
+    for artifact in comparison.artifacts:
+        table.add_section()
+        shown = artifact.figures if artifact.standing == "both" else artifact.figures[:1]  # its size says it is there
+        for index, figure in enumerate(shown):
+            _compared_row(table, artifact.id if index == 0 else "", figure)
+        if not shown:
+            word = "failed in both" if artifact.standing == "both" else artifact.standing
+            row(table, artifact.id, "", "", "–", "–", "", standing(word))
+    return _with_lines(table, comparison.notes)
+
+
+def _compared_row(table: Table, name: str, figure: ComparedFigure) -> None:
+    row(
+        table,
+        name,
+        figure.title,
+        figure.target or "",
+        format_figure(figure.before, figure.unit),
+        format_figure(figure.after, figure.unit),
+        figure.change,
+        standing(figure.standing),
+    )
+
+
+def _with_lines(table: Table, lines: Iterable[str]) -> RenderableType:
+    """Put sentences below a table."""
+    below = Text("\n").join(Text(line) for line in lines)
+    if not below:
+        return table
+    whole = Table.grid()
+    whole.add_row(table)
+    whole.add_row(below)
+    return whole
