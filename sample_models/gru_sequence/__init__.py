@@ -1,0 +1,1 @@
+"""Motion sequences: a recurrent network."""

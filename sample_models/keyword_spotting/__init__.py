@@ -1,0 +1,1 @@
+"""Twelve keywords from 49×10 MFCCs: MLPerf Tiny's DS-CNN."""

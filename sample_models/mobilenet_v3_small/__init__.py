@@ -1,0 +1,1 @@
+"""MobileNetV3-Small: squeeze-and-excitation and hard-swish."""

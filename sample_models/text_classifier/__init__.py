@@ -1,0 +1,1 @@
+"""Sentences with a padding mask: embedding, attention, two integer inputs."""

@@ -1,0 +1,1 @@
+"""A tiny vision transformer: attention and layer normalization on images."""
