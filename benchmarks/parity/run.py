@@ -1,0 +1,125 @@
+"""The parity table: every sample model x format x precision. Each cell is a pass, or a refusal that says what to use.
+
+A cell that is neither (a failed comparison, a crash) is wrong, and the benchmark exits with 1. Core ML cells on a
+machine without Core ML are written and inspected, and reported as not run.
+
+`python -m benchmarks.parity.run [MODEL ...]` writes results/parity.json and results/parity.md. Models are trained for
+one epoch on their generated data: parity is about conversion, not about accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import FOLDER, write_result
+from edgekit.errors import UnsupportedError
+from edgekit.formats import format_specs, require_cell
+
+ROOT = Path(__file__).parents[2]
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic", "w8")
+MODELS = tuple(sorted(path.parent.name for path in (ROOT / "sample_models").glob("*/recipe.yaml")))
+
+
+def cells() -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """Split the capability table into export rules and refusals."""
+    rules, refusals = [], {}
+    for spec in format_specs().values():
+        held = []
+        for precision in PRECISIONS:
+            try:
+                require_cell(spec, precision, None)
+                held.append(precision)
+            except UnsupportedError as error:
+                refusals[f"{spec.name}/{precision}"] = {
+                    "status": "refused",
+                    "why": error.reason,
+                    "instead": error.instead,
+                }
+        rules.append({"format": spec.name, "precision": held})
+    return rules, refusals
+
+
+def build(model: str, rules: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+    """Build a sample model in every cell and return what became of each."""
+    settings = {
+        "export": json.dumps(rules),
+        "budgets": "[]",
+        "profile.targets": "[]",
+        "train.epochs": "1",
+        "compress": "[]",
+        "verify": json.dumps({"samples": 64}),
+    }
+    command = [str(Path(sys.executable).parent / "edgekit"), "build", f"sample_models/{model}/recipe.yaml", "--json"]
+    command += ["-o", str(folder / model)]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    document = json.loads(result.stdout)
+    if "error" in document:
+        return {"build": {"status": "wrong", "why": document["error"]["message"]}}
+    return {item["id"]: cell(item) for item in document["artifacts"]}
+
+
+def cell(report: dict[str, Any]) -> dict[str, Any]:
+    """Sum one artifact up."""
+    if report["error"] is not None:
+        status = (
+            "refused" if report["error"]["exit_code"] == 2 and "Instead:" in report["error"]["message"] else "wrong"
+        )
+        return {"status": status, "why": report["error"]["message"]}
+    parity = report["parity"]
+    found: dict[str, Any] = {"status": {"pass": "pass", "fail": "wrong"}.get(parity["status"], parity["status"])}
+    if parity["reason"]:
+        found["why"] = parity["reason"]
+    if parity["versus_source"]:
+        found["sqnr_db"] = round(min(output["sqnr_db"] for output in parity["versus_source"]), 1)
+        found["program_sqnr_db"] = round(min(output["sqnr_db"] for output in parity["versus_program"]), 1)
+        steps = [output["max_steps"] for output in parity["versus_program"] if output["max_steps"] is not None]
+        found["max_steps"] = max(steps) if steps else None
+        found["exact"] = round(min(output["exact"] for output in parity["versus_program"]), 4)
+    coverage = report["artifact"]["coverage"]
+    found["delegated"] = None if coverage is None else round(coverage["operators"], 3)
+    return found
+
+
+def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Write the results as Markdown."""
+    columns = [f"{spec.name}/{precision}" for spec in format_specs().values() for precision in PRECISIONS]
+    lines = ["| model | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for model, row in results.items():
+        texts = []
+        for column in columns:
+            found = row.get(column, row.get("build", {"status": "missing"}))
+            text = found["status"]
+            if "sqnr_db" in found:
+                text += f" {found['sqnr_db']} dB"
+                if found["max_steps"] is not None:
+                    text += f", {found['max_steps']:.2f} steps"
+            texts.append(text)
+        lines.append(f"| {model} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    rules, refusals = cells()
+    results = {}
+    for model in sys.argv[1:] or MODELS:
+        with tempfile.TemporaryDirectory() as folder:
+            results[model] = {**refusals, **build(model, rules, Path(folder))}
+        sys.stderr.write(table({model: results[model]}))
+    wrong = [
+        f"{model} {name}" for model, row in results.items() for name, found in row.items() if found["status"] == "wrong"
+    ]
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "parity.md").write_text(table(results))
+    write_result("parity", {"cells": results, "wrong": wrong, "passed": not wrong})
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
