@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgekit.contracts import Array, Session, load_entry
+from edgekit.contracts import Session, load_entry
 from edgekit.errors import DataError
 from edgekit.formats import format_of_path
 from edgekit.pipeline.inspect import InspectReport, inspect_artifact
@@ -20,6 +21,8 @@ from edgekit.profile.feed import first_sample, generated_inputs
 from edgekit.profile.interleave import Comparison, interleave
 from edgekit.records import SCHEMA_VERSION, OutputParity
 from edgekit.verify.parity import compare_outputs
+
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,15 +138,15 @@ def test_profile_inspect_compare_and_check_work_on_what_was_built(built):
 @pytest.mark.parametrize(("how", "words"), [("abort", "SIGABRT"), ("hang", "ran past its limit of 20 s")])
 def test_converter_that_fails_takes_only_its_own_artifact_down(built, how, words):
     project, _ = built
-    export = "[{format: tflite, precision: [fp32, int8], timeout: 20 s}, {format: onnx, precision: [fp32]}]"
+    export = "[{format: tflite, precision: [fp32, fp16], timeout: 20 s}, {format: onnx, precision: [fp32]}]"
     result = project.run(
         "build", "recipe.yaml", "-o", f"builds/{how}", "--set", f"export={export}", "--set", "budgets=[]",
-        "--set", "profile.targets=[]", TINY_PROJECT_BREAK=f"{how}:tflite/int8",
+        "--set", "profile.targets=[]", "--set", "compress=[]", TINY_PROJECT_BREAK=f"{how}:tflite/fp16",
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
-    failed = project.artifact("tflite/int8", f"builds/{how}")
+    failed = project.artifact("tflite/fp16", f"builds/{how}")
     assert failed["artifact"] is None
-    assert failed["error"]["stage"] == "export:tflite/int8"
+    assert failed["error"]["stage"] == "export:tflite/fp16"
     assert words in failed["error"]["message"]
     assert (project.root / f"builds/{how}" / failed["error"]["log"]).is_file()
     for name in ("tflite/fp32", "onnx/fp32"):

@@ -19,6 +19,9 @@ from edgekit.formats.light_imports import import_coremltools
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
 WEIGHTS = Path("Data/com.apple.CoreML/weights/weight.bin")
 _DATE = "com.github.apple.coremltools.conversion_date"
+_NOT_OF_THE_FORMAT = "executorch_debug_handle_mapping.json"
+"""coremltools puts it beside the manifest, which does not name it; it can be larger than the weights."""
+_READABLE = 0o644
 _BLOB_ENTRY_BYTES = 64
 """A weight's entry starts with a block of metadata, ``MIL::Blob::StorageFormat::blob_metadata``."""
 _BLOB_SENTINEL = 0xDEADBEEF
@@ -29,8 +32,8 @@ _MLPROGRAM_SPECIFICATION = 6
 def save_package(model: Any, path: Path, work_dir: Path) -> None:
     """Write a converted model, whole or not at all, the same bytes whenever and wherever it is written.
 
-    coremltools writes random identifiers into the manifest and the day into the specification, and does not fix the
-    order of map entries.
+    coremltools writes random identifiers into the manifest and the day into the specification, does not fix the order
+    of map entries, leaves a debugging file behind, and lets nobody but the owner read the specification.
 
     Args:
         model: ``coremltools.models.MLModel``.
@@ -45,6 +48,8 @@ def save_package(model: Any, path: Path, work_dir: Path) -> None:
     specification.ParseFromString((raw / MODEL).read_bytes())
     specification.description.metadata.userDefined.pop(_DATE, None)
     (raw / MODEL).write_bytes(specification.SerializeToString(deterministic=True))
+    (raw / MODEL).chmod(_READABLE)
+    (raw / _NOT_OF_THE_FORMAT).unlink(missing_ok=True)
     _name_items_by_content(raw)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -21,6 +21,7 @@ from edgekit.frameworks.pytorch.feed import as_tensors
 from edgekit.frameworks.pytorch.load import load_module, load_source
 from edgekit.frameworks.pytorch.loop import run_epochs, zero_share
 from edgekit.frameworks.pytorch.objective import LabelCheck, output_width
+from edgekit.frameworks.pytorch.optimizer import seed_generators
 from edgekit.frameworks.pytorch.prune import Pruner
 from edgekit.frameworks.requests import TrainRequest, TrainResult
 from edgekit.recipe.pruning import first_final_epoch
@@ -43,6 +44,8 @@ def train(request: TrainRequest) -> TrainResult:
         OutputError: The output folder cannot be written.
     """
     _check_request(request)
+    # The initial weights are drawn while the model is built: without a seed here, nothing that follows is repeatable.
+    seed_generators(request.train.seed if request.train is not None else 0, epoch=0, rank=0)
     source = load_source(request.model)
     dataset = None if request.data is None else load_dataset(request.data)
     if dataset is not None:

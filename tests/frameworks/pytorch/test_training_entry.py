@@ -57,6 +57,16 @@ def test_weights_are_the_same_bytes_when_the_stage_runs_twice(tmp_path: Path) ->
     assert first.weights.read_bytes() == second.weights.read_bytes()
 
 
+def test_initial_weights_depend_on_the_seed_alone_when_the_builder_sets_none(tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> bytes:
+        torch.rand(len(name))  # whatever drew from the generator before
+        settings = tiny.settings().model_copy(update={"seed": seed})
+        return train(request(tmp_path / name, model="unseeded", train=settings)).weights.read_bytes()
+
+    assert weights("a", 1) == weights("bb", 1)
+    assert weights("a2", 1) != weights("c", 2)
+
+
 def test_weights_are_saved_as_they_are_when_there_is_no_training(tmp_path: Path) -> None:
     result = train(request(tmp_path, train=None))
     weights = torch.load(result.weights, weights_only=True)
