@@ -15,7 +15,8 @@ targets    ``spec.py run.py`` (and ``machine.py`` where a machine is described)
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -42,6 +43,18 @@ def load_entry(entry: str) -> Callable[..., Any]:
     if not callable(found):
         raise ToolError(f"entry point {entry!r} names nothing callable")
     return found  # type: ignore[no-any-return]
+
+
+def list_specs(package: str, folders: Sequence[str]) -> Iterator[Any]:
+    """Yield the ``SPEC`` of every plug in a package: each sub-folder's light ``spec.py``, in the order of names.
+
+    Args:
+        package: Dotted name of the package.
+        folders: Its ``__path__``.
+    """
+    for module in sorted(pkgutil.iter_modules(list(folders)), key=lambda module: module.name):
+        if module.ispkg:
+            yield importlib.import_module(f"{package}.{module.name}.spec").SPEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
-from edgekit.contracts import BackendSpec, FormatSpec
+from edgekit.contracts import BackendSpec, FormatSpec, list_specs
 from edgekit.errors import ArtifactError, RecipeError, UnsupportedError, nearest
 from edgekit.records import PRECISIONS, Precision
 
@@ -16,12 +14,8 @@ __all__ = ["format_of_path", "format_spec", "format_specs", "require_cell"]
 @cache
 def format_specs() -> dict[str, FormatSpec]:
     """Return every format by name. Only the light ``spec.py`` of each folder is imported."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        if module.ispkg:
-            spec: FormatSpec = importlib.import_module(f"{__name__}.{module.name}.spec").SPEC
-            found[spec.name] = spec
-    return dict(sorted(found.items()))
+    specs: list[FormatSpec] = list(list_specs(__name__, __path__))
+    return {spec.name: spec for spec in specs}
 
 
 def format_spec(name: str) -> FormatSpec:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
-from edgekit.contracts import FrameworkSpec
+from edgekit.contracts import FrameworkSpec, list_specs
 from edgekit.errors import RecipeError, nearest
 
 __all__ = ["framework_spec", "framework_specs"]
@@ -15,12 +13,8 @@ __all__ = ["framework_spec", "framework_specs"]
 @cache
 def framework_specs() -> dict[str, FrameworkSpec]:
     """Return every framework by name. Only the light ``spec.py`` of each folder is imported."""
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        if module.ispkg:
-            spec: FrameworkSpec = importlib.import_module(f"{__name__}.{module.name}.spec").SPEC
-            found[spec.name] = spec
-    return dict(sorted(found.items()))
+    specs: list[FrameworkSpec] = list(list_specs(__name__, __path__))
+    return {spec.name: spec for spec in specs}
 
 
 def framework_spec(name: str) -> FrameworkSpec:

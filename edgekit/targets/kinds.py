@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 from pathlib import Path
 
-from edgekit.contracts import TargetSpec
+from edgekit.contracts import TargetSpec, list_specs
 from edgekit.errors import TargetError, nearest
 
 
 @cache
 def target_specs() -> dict[str, TargetSpec]:
     """Return every kind by name. Only the light ``spec.py`` of each folder is imported."""
-    found = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.ispkg:
-            spec: TargetSpec = importlib.import_module(f"edgekit.targets.{module.name}.spec").SPEC
-            found[spec.kind] = spec
-    return dict(sorted(found.items()))
+    specs: list[TargetSpec] = list(list_specs("edgekit.targets", [str(Path(__file__).parent)]))
+    return {spec.kind: spec for spec in specs}
 
 
 def target_spec(kind: str, *, place: str) -> TargetSpec:

@@ -260,9 +260,12 @@ class FormatContract:
         self.need_runtime()
         path, program, _ = self.artifact("cnn", self.float_precision())
         image = _reference(program, "input")[0][:1]
-        with self.open(path, 1) as one, self.open(path, 2) as two:
-            np.testing.assert_allclose(one.run([image])[0], two.run([image])[0], rtol=1e-5, atol=1e-6)
-            assert one.runtime.name and one.runtime.version
+        outputs = []
+        for num_threads in (1, 2):
+            with self.open(path, num_threads) as session:
+                outputs.append(session.run([image])[0])
+                assert session.runtime.name and session.runtime.version
+        np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
 
     def test_session_tells_what_the_runtime_took_to_load(self) -> None:
         self.need_runtime()

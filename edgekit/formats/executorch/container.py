@@ -11,6 +11,8 @@ import re
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,23 @@ def check_pte(path: Path) -> bytes:
     return data
 
 
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Turn what readers of a damaged program stumble over into one error.
+
+    A flatbuffer has no checksum: a wrong byte shows as an index, a name or a type that makes no sense, wherever it is
+    first used.
+
+    Raises:
+        ArtifactError: Something inside the block did not fit.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, struct.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ArtifactError(f"{str(path)!r} holds a damaged ExecuTorch program: {reason}. Export it again") from error
+
+
 def read_pte(path: Path) -> PteFile:
     """Read the program of a file.
 
@@ -86,11 +105,12 @@ def read_pte(path: Path) -> PteFile:
         ArtifactError: As :func:`check_pte`, or the program inside is damaged or has no method.
     """
     data = check_pte(path)
-    try:
-        file = deserialize_pte_binary(data)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError, struct.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ArtifactError(f"{str(path)!r} holds a damaged ExecuTorch program: {reason}. Export it again") from error
+    with refusing_damage(path):
+        return _parse(path, data)
+
+
+def _parse(path: Path, data: bytes) -> PteFile:
+    file = deserialize_pte_binary(data)
     plans = {plan.name: plan for plan in file.program.execution_plan}
     plan = plans.get("forward") or next((plan for name, plan in plans.items() if name != INTERFACE_METHOD), None)
     if plan is None:

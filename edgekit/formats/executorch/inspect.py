@@ -9,7 +9,7 @@ from typing import Any
 from executorch.exir import schema
 
 from edgekit.contracts import Inspection
-from edgekit.formats.executorch.container import PteFile, read_pte
+from edgekit.formats.executorch.container import PteFile, read_pte, refusing_damage
 from edgekit.formats.executorch.operators import DTYPES, read_operators
 from edgekit.records import TensorSpec
 
@@ -27,14 +27,15 @@ def inspect(path: Path) -> Inspection:
         ArtifactError: The file is missing, truncated, damaged or of another kind.
     """
     file = read_pte(path)
-    delegates = [delegate.id for delegate in file.plan.delegates]
-    return Inspection(
-        inputs=tensor_specs(file, "input"),
-        outputs=tensor_specs(file, "output"),
-        operators=read_operators(file),
-        partitions=len(delegates),
-        metadata={"method": file.plan.name, "delegates": ", ".join(sorted(set(delegates)))},
-    )
+    with refusing_damage(path):
+        delegates = [delegate.id for delegate in file.plan.delegates]
+        return Inspection(
+            inputs=tensor_specs(file, "input"),
+            outputs=tensor_specs(file, "output"),
+            operators=read_operators(file),
+            partitions=len(delegates),
+            metadata={"method": file.plan.name, "delegates": ", ".join(sorted(set(delegates)))},
+        )
 
 
 def tensor_specs(file: PteFile, kind: str) -> tuple[TensorSpec, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from edgekit.errors import ToolError
+from edgekit.errors import ToolError, UnsupportedError
 
 
 @cache
@@ -29,14 +29,44 @@ def kernel_names() -> frozenset[str]:
     return frozenset(runtime().operator_registry.operator_names)
 
 
-def set_threads(count: int) -> None:
-    """Set the size of the thread pool, which all programs of the process share."""
-    runtime()
-    from executorch.extension.pybindings import _C
+class ThreadPool:
+    """The thread pool of the process, which all its programs share.
 
-    if _C._threadpool_get_thread_count() != count:
-        with quiet_native("set the number of threads"):
-            _C._unsafe_reset_threadpool(count)
+    A loaded program keeps a pointer to the pool: resizing it under one corrupts memory (runs abort or never return).
+    So it is resized only while no program is loaded.
+    """
+
+    def __init__(self) -> None:
+        self._users = 0
+
+    def acquire(self, count: int) -> None:
+        """Take part in a pool of this size until :meth:`release`.
+
+        Raises:
+            UnsupportedError: Programs are loaded that use another number of threads.
+        """
+        runtime()
+        from executorch.extension.pybindings import _C
+
+        current = _C._threadpool_get_thread_count()
+        if current != count and self._users:
+            raise UnsupportedError(
+                f"an ExecuTorch session with {count} threads beside one with {current}",
+                reason="the runtime has one thread pool a process, which a loaded program does not let go of",
+                instead="the same number of threads, a process of its own, or closing the other session first",
+            )
+        if current != count:
+            with quiet_native("set the number of threads"):
+                _C._unsafe_reset_threadpool(count)
+        self._users += 1
+
+    def release(self) -> None:
+        """Leave the pool."""
+        self._users -= 1
+
+
+POOL = ThreadPool()
+"""There is one a process, as there is one native pool."""
 
 
 @contextmanager

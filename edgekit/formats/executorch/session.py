@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import tempfile
 import time
 from collections import defaultdict
@@ -16,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgekit.errors import DataError, ToolError, UnsupportedError
-from edgekit.formats.executorch.container import PteFile, read_pte
+from edgekit.formats.executorch.container import PteFile, read_pte, refusing_damage
 from edgekit.formats.executorch.inspect import tensor_specs
-from edgekit.formats.executorch.runtime import quiet_native, runtime, set_threads
+from edgekit.formats.executorch.runtime import POOL, quiet_native, runtime
 from edgekit.formats.feeding import fit_inputs
 from edgekit.records import OperatorTime, RuntimeInfo
 
@@ -29,8 +30,7 @@ _TRACE_BYTES = 64 * 2**20
 class ExecutorchSession:
     """A loaded program: see ``edgekit.contracts.Session``.
 
-    The number of threads is that of the process: the runtime has one thread pool, which the session that was opened
-    last sizes.
+    The number of threads is that of the process: the runtime has one thread pool.
 
     Args:
         path: The file.
@@ -38,7 +38,8 @@ class ExecutorchSession:
 
     Raises:
         ArtifactError: The file is damaged.
-        UnsupportedError: It needs a delegate that this machine does not have.
+        UnsupportedError: It needs a delegate that this machine does not have, or another number of threads than the
+            sessions that are open.
         ToolError: The runtime refuses it.
     """
 
@@ -46,13 +47,18 @@ class ExecutorchSession:
         file = read_pte(path)
         self._path = path
         self._check_delegates(file)
-        set_threads(num_threads)
         self._name = file.plan.name
+        with refusing_damage(path):
+            self.inputs = tensor_specs(file, "input")
+            self.outputs = tensor_specs(file, "output")
+        POOL.acquire(num_threads)
         start = time.perf_counter()
-        self._program, self._method = self._load(trace=False)
+        try:
+            self._program, self._method = self._load(trace=False)
+        except BaseException:
+            POOL.release()
+            raise
         self.load_ms: float | None = (time.perf_counter() - start) * 1e3
-        self.inputs = tensor_specs(file, "input")
-        self.outputs = tensor_specs(file, "output")
         delegates = tuple(sorted({delegate.id for delegate in file.plan.delegates}))
         version = importlib.metadata.version("executorch")
         self.runtime = RuntimeInfo(name="ExecuTorch", version=version, delegates=delegates)
@@ -91,7 +97,10 @@ class ExecutorchSession:
         with quiet_native(f"feed {self._path.name}"):
             method.set_inputs(tensors)
 
-        def execute(_keep: object = tensors) -> None:
+        def execute() -> None:
+            # The runtime plans the memory of inputs together with that of intermediate results, so that one inference
+            # may overwrite what the next would read: with token ids that ends in an index out of range.
+            method.set_inputs(tensors)
             method.execute()
 
         return execute
@@ -128,7 +137,9 @@ class ExecutorchSession:
 
     def close(self) -> None:
         """Free the program's memory."""
-        self._method = self._program = None
+        if self._program is not None:
+            self._method = self._program = None
+            POOL.release()
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +173,11 @@ def _read_trace(path: Path) -> tuple[OperatorTime, ...]:
 
     times: dict[tuple[int, str], float] = defaultdict(float)
     delegated: dict[tuple[int, str], bool] = {}
-    for block in Inspector(etdump_path=str(path)).event_blocks:
+    try:
+        blocks = Inspector(etdump_path=str(path)).event_blocks
+    except (subprocess.CalledProcessError, OSError) as error:  # it reads the trace with a program of its own, flatc
+        raise ToolError(f"ExecuTorch's Inspector could not read the trace: {error}") from error
+    for block in blocks:
         if block.name != "Execute":
             continue
         for event in block.events:

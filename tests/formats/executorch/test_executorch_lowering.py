@@ -234,3 +234,46 @@ def test_operator_times_name_kernels_inside_the_delegate(tmp_path: Path) -> None
     with np.load(program.reference) as reference, open_session(path, 1) as session:
         times = session.operator_times([reference["input_0"][:1]], 20)
     assert any(time.type.startswith("Convolution") and time.delegated for time in times)
+
+
+def test_session_is_refused_when_another_one_holds_the_thread_pool_at_another_size(tmp_path: Path) -> None:
+    path, _ = _lower(tiny_program("cnn", "fp32"), tmp_path)
+    with open_session(path, 1), pytest.raises(UnsupportedError, match=r"2 threads beside one with 1.*Instead: the same"):
+        open_session(path, 2)
+    for count in (2, 1):
+        with open_session(path, count) as one, open_session(path, count) as other:
+            assert one.inputs == other.inputs
+
+
+def test_repeated_inference_reads_its_inputs_when_memory_planning_reused_their_place(tmp_path: Path) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(20, 64)
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.head(self.table(tokens).sum(1))) * 1e9
+
+    tokens = torch.randint(0, 20, (1, 64))
+    path, _ = _lower(_program(Tokens(), (tokens,), tmp_path), tmp_path, backend="portable")
+    with open_session(path, 1) as session:
+        execute = session.prepare([tokens.numpy()])
+        for _ in range(5):
+            execute()  # fails with an index out of range where the ids were overwritten
+
+
+def test_quantized_scalar_output_is_lowered_to_xnnpack(tmp_path: Path) -> None:
+    class Energy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.ops.quantized_decomposed.quantize_per_tensor(self.conv(x).mean(), 0.01, 0, -128, 127, torch.int8)
+            return torch.ops.quantized_decomposed.dequantize_per_tensor(y, 0.01, 0, -128, 127, torch.int8)
+
+    torch.manual_seed(0)
+    model, image = Energy(), torch.rand(1, 1, 8, 8)
+    path, _ = _lower(_program(model, (image,), tmp_path), tmp_path)
+    assert _error(path, model, image) < 1e-6
