@@ -32,6 +32,7 @@ def rewrite(graph: GraphModule) -> GraphModule:
     drop_inert(graph)
     fold_batch_norms(graph)
     replace_batch_norms(graph)
+    keep_averaged_axes(graph)
     return graph
 
 
@@ -169,6 +170,25 @@ def replace_batch_norms(graph: GraphModule) -> GraphModule:
             convolution = CONVOLUTIONS[rank - 3]
             arguments = (source, weight, bias, ones, zeros, ones, scale.numel())
             replace(norm, call(graph, norm, convolution, *arguments))
+    return tidy(graph)
+
+
+def keep_averaged_axes(graph: GraphModule) -> GraphModule:
+    """Write the mean over an image's positions, to ``[B, C]``, as a mean that keeps both axes, then drop them.
+
+    XNNPACK averages only with its axes kept. Left alone, the mean of an integer program runs in floating point between
+    two delegates, and rounds differently from the integer kernels of other formats.
+    """
+    for node in calls(graph, _ATEN.mean.dim):
+        source, axes = node.args[0], argument(node, 1)
+        if not isinstance(source, Node) or source.meta["val"].dim() != 4 or argument(node, 2, False) or node.kwargs:
+            continue
+        if not axes or sorted(axis % 4 for axis in axes) != [2, 3]:
+            continue
+        kept = call(graph, node, _ATEN.mean.dim, source, [2, 3], True)
+        channels = int(source.meta["val"].shape[1])
+        # the batch is the inferred size: XNNPACK takes no size that is known only at run time
+        replace(node, call(graph, node, _ATEN.view.default, kept, [-1, channels]))
     return tidy(graph)
 
 

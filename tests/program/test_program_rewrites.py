@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from edgekit.frameworks.pytorch.capture import capture
 from edgekit.program.graph import calls
-from edgekit.program.rewrites import expand, fold_batch_norms, replace_average_pools, rewrite
+from edgekit.program.rewrites import expand, fold_batch_norms, keep_averaged_axes, replace_average_pools, rewrite
 
 ATEN = torch.ops.aten
 
@@ -153,3 +153,32 @@ def test_average_pool_is_a_convolution_when_it_divides_by_its_window(pool: nn.Mo
     graph = replace_average_pools(capture(pool, (sample,)))
     assert bool(calls(graph, ATEN.conv2d.default)) is replaced
     torch.testing.assert_close(graph(sample), pool(sample))
+
+
+class Mean(nn.Module):
+    def __init__(self, axes: tuple[int, ...], *, keepdim: bool = False) -> None:
+        super().__init__()
+        self.axes, self.keepdim = axes, keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.axes, keepdim=self.keepdim)
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (-1, -2), (3, 2)])
+@pytest.mark.parametrize("dynamic_batch", [True, False])
+def test_mean_over_positions_keeps_its_axes_until_they_are_dropped(axes: tuple[int, ...], dynamic_batch: bool) -> None:
+    sample = torch.randn(3, 4, 5, 6)
+    graph = keep_averaged_axes(capture(Mean(axes), (sample,), dynamic_batch=dynamic_batch))
+    (mean,) = calls(graph, ATEN.mean.dim)
+    assert mean.args[1:] == ([2, 3], True)
+    torch.testing.assert_close(graph(sample), sample.mean(axes))
+    if dynamic_batch:
+        torch.testing.assert_close(graph(sample[:2]), sample[:2].mean(axes))
+
+
+@pytest.mark.parametrize(("axes", "shape"), [((1,), (2, 3, 4, 5)), ((2,), (2, 3, 4)), ((1, 2), (2, 3, 4, 5))])
+def test_mean_is_left_alone_when_it_is_not_over_positions(axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    sample = torch.randn(shape)
+    graph = keep_averaged_axes(capture(Mean(axes), (sample,)))
+    assert not calls(graph, ATEN.view.default)
+    torch.testing.assert_close(graph(sample), sample.mean(axes))

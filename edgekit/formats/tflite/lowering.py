@@ -13,6 +13,7 @@ from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_qu
 from litert_torch.quantize.quant_config import QuantConfig
 from torch.export import ExportedProgram
 
+from edgekit.formats.tflite.float_kernels import keep_float
 from edgekit.program.quantization import is_dequantize, is_quantize
 
 
@@ -56,7 +57,7 @@ class _NamedModel(torch.nn.Module):
 
     def __init__(self, program: ExportedProgram, input_names: Sequence[str], output_names: Sequence[str]) -> None:
         super().__init__()
-        self.graph_module = program.module(check_guards=False)
+        self.graph_module = keep_float(program.module(check_guards=False))
         _label_layers(self.graph_module)
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)

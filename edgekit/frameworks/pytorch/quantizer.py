@@ -166,7 +166,7 @@ class ProgramQuantizer(Quantizer):
           so often, where the noise of floating point decides; and its range is smaller, so its own step is finer.
         * Resizing keeps its input's scale: TFLite's kernels have one scale, and the converter would quantize the input
           with the output's.
-        * Sigmoid and tanh have the scales that TFLite's integer kernels insist on.
+        * Sigmoid has the scale that TFLite's integer kernel insists on.
         """
         for node in calls(model, *_OWN_SCALE):
             found = node.meta.get(Q_ANNOTATION_KEY)
@@ -229,8 +229,8 @@ def _adds_attention_mask(node: Node) -> bool:
 
 _OWN_SCALE = (_ATEN.adaptive_avg_pool2d.default, _ATEN.mean.dim)
 _INPUT_SCALE = (_ATEN.upsample_bilinear2d.vec, _ATEN.upsample_nearest2d.vec)
-_FIXED_SCALE: dict[Any, tuple[float, int]] = {_ATEN.sigmoid.default: (1 / 256, -128), _ATEN.tanh.default: (1 / 128, 0)}
-"""Operation -> scale and zero point of its output: all of (0, 1) or (-1, 1) in 256 steps."""
+_FIXED_SCALE: dict[Any, tuple[float, int]] = {_ATEN.sigmoid.default: (1 / 256, -128)}
+"""Operation -> scale and zero point of its output: all of (0, 1) in 256 steps."""
 
 
 def _fixed_spec(scale: float, zero_point: int) -> FixedQParamsQuantizationSpec:

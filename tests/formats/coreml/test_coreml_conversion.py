@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     from edgekit.formats.coreml.export import export, scales_fit_float16, table_of_values
     from edgekit.formats.coreml.inspect import inspect
     from edgekit.formats.coreml.operators import read_type
-    from edgekit.formats.coreml.package import WEIGHTS, read_package
+    from edgekit.formats.coreml.package import MODEL, WEIGHTS, read_package
     from edgekit.formats.coreml.rewrite import MASKED, rewrite
     from edgekit.formats.coreml.session import open_session
 
@@ -191,6 +191,13 @@ def test_too_old_deployment_target_is_refused(precision, target: str, needed: in
 def test_deployment_target_is_kept(tmp_path: Path) -> None:
     path, _ = _export(tiny_program("cnn", "fp32"), tmp_path / "out", "fp16", minimum_deployment_target="iOS15")
     assert inspect(path).metadata["minimum_deployment_target"] == "iOS15"
+
+
+def test_package_holds_only_what_its_manifest_names_and_all_may_read_it(tmp_path: Path) -> None:
+    path, _ = _export(tiny_program("cnn", "int8"), tmp_path / "out", "int8")
+    files = {file.relative_to(path) for file in path.rglob("*") if file.is_file()}
+    assert files == {Path("Manifest.json"), MODEL, WEIGHTS}
+    assert {(path / file).stat().st_mode & 0o444 for file in files} == {0o444}
 
 
 def test_truncated_weights_are_refused(tmp_path: Path) -> None:

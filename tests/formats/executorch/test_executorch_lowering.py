@@ -238,7 +238,10 @@ def test_operator_times_name_kernels_inside_the_delegate(tmp_path: Path) -> None
 
 def test_session_is_refused_when_another_one_holds_the_thread_pool_at_another_size(tmp_path: Path) -> None:
     path, _ = _lower(tiny_program("cnn", "fp32"), tmp_path)
-    with open_session(path, 1), pytest.raises(UnsupportedError, match=r"2 threads beside one with 1.*Instead: the same"):
+    with (
+        open_session(path, 1),
+        pytest.raises(UnsupportedError, match=r"2 threads beside one with 1.*Instead: the same"),
+    ):
         open_session(path, 2)
     for count in (2, 1):
         with open_session(path, count) as one, open_session(path, count) as other:
