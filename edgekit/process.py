@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -174,7 +175,8 @@ def _rebuild_error(answer: Mapping[str, str], stage: str, log: str) -> errors.Ed
         return errors.UnsupportedError(answer["what"], reason=answer["reason"], instead=answer["instead"])
     if issubclass(kind, errors.ToolError):
         return kind(answer["message"], stage=answer.get("stage") or stage, log=log)
-    error: errors.EdgekitError = kind(answer["message"])
+    see = f" (traceback: {log})" if "unforeseen" in answer else ""
+    error: errors.EdgekitError = kind(f"{answer['message']}{see}")
     return error
 
 
@@ -186,7 +188,26 @@ def _error_answer(error: BaseException) -> dict[str, str]:
     if isinstance(error, errors.EdgekitError):
         return {"kind": type(error).__name__, "message": str(error)}
     first_line = (str(error).strip().splitlines() or [""])[0]
-    return {"kind": "ToolError", "message": f"{type(error).__name__}: {first_line[:500]}"}
+    said = f"{type(error).__name__}: {first_line[:500]}"
+    place = _place_in_users_code(error)
+    if place is not None:
+        return {"kind": "UserInputError", "message": f"{place} raised {said}", "unforeseen": "yes"}
+    return {"kind": "ToolError", "message": said}
+
+
+def _place_in_users_code(error: BaseException) -> str | None:
+    """Return the innermost line of the user's own code that the error came through; None: it came from elsewhere.
+
+    The user's own is what lies in the working folder or on ``PYTHONPATH``, without what is installed there.
+    """
+    own = [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    installed = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "purelib", "platlib")]
+    installed.append(Path(__file__).resolve().parent)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        if any(map(path.is_relative_to, own)) and not any(map(path.is_relative_to, installed)):
+            return f"{path.name}:{frame.lineno} (`{frame.line}`)"
+    return None
 
 
 def _die_with_parent() -> None:

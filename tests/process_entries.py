@@ -55,3 +55,7 @@ def hang(request: Ask) -> Answer:
         file.write(f"{os.getpid()} {grandchild.pid}")
     time.sleep(600)
     return Answer(0)
+
+
+def library_fails(request: Ask) -> object:
+    return object()  # which no JSON can hold: the serializer fails, after this function

@@ -53,8 +53,14 @@ def test_edgekits_own_error_comes_back_as_itself(tmp_path):
         _run("unsupported", tmp_path)
 
 
-def test_any_other_error_becomes_a_tool_error_with_the_traceback_in_the_log(tmp_path):
-    with pytest.raises(errors.ToolError, match=r"\[test\] KeyError: 'missing' \(log: .*log.txt\)"):
+def test_any_other_error_of_a_library_becomes_a_tool_error_with_the_traceback_in_the_log(tmp_path):
+    with pytest.raises(errors.ToolError, match=r"\[test\] Pydantic\w+: .* \(log: .*log.txt\)"):
+        run_child("process_entries:library_fails", Ask(1), Answer, stage="test", log=tmp_path / "log.txt")
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_error_of_the_users_own_code_is_wrong_input_and_names_the_line(tmp_path):
+    with pytest.raises(errors.UserInputError, match=r"entries\.py:\d+ \(`raise KeyError\(.missing.\)`\) raised"):
         _run("stumble", tmp_path)
     assert "Traceback" in (tmp_path / "log.txt").read_text()
 

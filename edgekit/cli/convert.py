@@ -30,6 +30,9 @@ def run(
     ] = None,
     min_sqnr_db: Annotated[float | None, typer.Option(help="What quantized artifacts must keep.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Load files that execute code (pickles).")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Set a recipe's value: data.args.size=224 for an image folder.")
+    ] = None,
     output: Output = None,
     jobs: Jobs = None,
     json: Json = False,
@@ -41,6 +44,7 @@ def run(
     """
     from edgekit.cli.journey import build_and_print
     from edgekit.pipeline.convert import conversion_recipe
+    from edgekit.pipeline.inputs import check_inputs
     from edgekit.pipeline.plan import make_plan
 
     recipe = conversion_recipe(
@@ -52,5 +56,8 @@ def run(
         targets=tuple(target or ()),
         min_sqnr_db=min_sqnr_db,
         trust=trust,
+        changes=changes or (),
     )
-    build_and_print(make_plan(recipe), output, jobs=jobs, force=force, json=json)
+    plan = make_plan(recipe)
+    check_inputs(recipe)
+    build_and_print(plan, output, jobs=jobs, force=force, json=json)

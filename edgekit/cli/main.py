@@ -71,6 +71,8 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - the last resort: everything else is a bug, and no traceback is shown
         return _finish_click(error, arguments)
+    if answer == InterruptedByUserError.exit_code:  # typer turns Ctrl-C into this code, and says nothing
+        return _fail(InterruptedByUserError("interrupted"), arguments)
     return answer if isinstance(answer, int) else 0
 
 
@@ -83,7 +85,10 @@ def _finish_click(error: Exception, arguments: list[str]) -> int:
     show = getattr(error, "show", None)
     if show is not None:
         show(file=sys.stderr)
-        return int(getattr(error, "exit_code", 2))
+        exit_code = int(getattr(error, "exit_code", 2))
+        described = getattr(error, "format_message", error.__str__)
+        _print_document(str(described()), exit_code, "UsageError", arguments)
+        return exit_code
     if type(error).__name__ == "Abort":
         return _fail(InterruptedByUserError("interrupted"), arguments)
     with tempfile.NamedTemporaryFile("w", prefix="edgekit-bug-", suffix=".log", delete=False) as log:
@@ -98,10 +103,14 @@ def _fail(error: EdgekitError, arguments: list[str]) -> int:
 
 def _report(message: str, exit_code: int, kind: str, arguments: list[str]) -> int:
     sys.stderr.write(f"error: {message}\n")
+    _print_document(message, exit_code, kind, arguments)
+    return exit_code
+
+
+def _print_document(message: str, exit_code: int, kind: str, arguments: list[str]) -> None:
     if "--json" in arguments:
         document = {"schema_version": 1, "error": {"kind": kind, "message": message, "exit_code": exit_code}}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    return exit_code
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from typing import Any
 
 from edgekit.errors import DataError, RecipeError
 from edgekit.recipe.schema import DataSection
+from edgekit.store.digests import file_digests
 
-_CHUNK = 1 << 20
 _OWN_PACKAGE = "edgekit"
 
 
@@ -107,14 +107,10 @@ def path_digest(path: Path) -> str:
     """
     try:
         if path.is_file():
-            return _file_digest(path)
-        return _digest_json(
-            [
-                [member.relative_to(path).as_posix(), _file_digest(member)]
-                for member in sorted(path.rglob("*"))
-                if member.is_file()
-            ]
-        )
+            return file_digests([path])[0]
+        members = [member for member in sorted(path.rglob("*")) if member.is_file()]
+        names = [member.relative_to(path).as_posix() for member in members]
+        return _digest_json([list(pair) for pair in zip(names, file_digests(members), strict=True)])
     except OSError as error:
         raise DataError(f"expected readable files at {path}; received: {error}") from error
 
@@ -222,15 +218,8 @@ def _listed_digest(table: Path) -> str:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: expected a CSV file in UTF-8; it cannot be read ({error})") from error
     files = [table.parent / name for name in names]
-    return _digest_json([_file_digest(file) if file.is_file() else "missing" for file in files])
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    found = iter(file_digests(file for file in files if file.is_file()))
+    return _digest_json([next(found) if file.is_file() else "missing" for file in files])
 
 
 def _digest_json(value: Any) -> str:

@@ -95,4 +95,6 @@ def _options(kind: type[Options], arguments: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first: Mapping[str, Any] = error.errors()[0]
         place = ".".join(["data.args", *(str(part) for part in first["loc"])])
+        if first["type"] == "missing":
+            raise RecipeError(f"{place}: this key is required; write it, or give --set {place}=...") from error
         raise RecipeError(f"{place}: {first['msg']}; received {first['input']!r}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit.errors import DataError
 from edgekit.recipe import Recipe, parse_recipe
+from edgekit.recipe.load import apply_changes
 
 
 def conversion_recipe(
@@ -21,6 +22,7 @@ def conversion_recipe(
     targets: Sequence[str] = (),
     min_sqnr_db: float | None = None,
     trust: bool = False,
+    changes: Sequence[str] = (),
 ) -> Recipe:
     """Write the recipe of a conversion.
 
@@ -33,6 +35,7 @@ def conversion_recipe(
         targets: Devices to profile on.
         min_sqnr_db: What quantized artifacts must keep.
         trust: Load files that execute code.
+        changes: ``key.path=value`` settings of the recipe, such as ``data.args.size=224``.
 
     Raises:
         RecipeError: An unknown format or precision.
@@ -49,6 +52,7 @@ def conversion_recipe(
         document["data"] = _data_section(calibration_data)
     if min_sqnr_db is not None:
         document["verify"] = {"min_sqnr_db": min_sqnr_db}
+    apply_changes(document, changes)
     return parse_recipe(document, f"edgekit convert {model}")
 
 
@@ -59,7 +63,7 @@ def _name_of(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "model"
 
 
-def _data_section(path: Path) -> dict[str, str]:
+def _data_section(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return {"images": str(path)}
     if path.suffix in (".npz", ".csv") and path.is_file():

@@ -108,9 +108,12 @@ def find_framework(source: str, builder: str | None = None) -> FrameworkName:
     if file is None:
         raise ModelError(
             f"model: expected 'package.module:callable' or a file; there is no module {entry.partition(':')[0]!r} "
-            "in this folder or installed, and no such file."
+            f"in the working folder ({Path.cwd()}) or installed, and no such file. Run from the folder that holds it."
         )
-    imported = _imported_names(ast.parse(file.read_text(encoding="utf-8")))
+    try:
+        imported = _imported_names(ast.parse(file.read_bytes(), filename=file.name))
+    except (SyntaxError, ValueError) as error:
+        raise ModelError(f"model: {file} is not valid Python: {error}. Correct it and run again.") from error
     if imported & {"tensorflow", "keras", "tf_keras"}:
         return "keras"
     if imported & {"torch", "torchvision", "timm", "transformers"}:

@@ -101,14 +101,16 @@ class _Journey:
         self._artifacts: dict[str, Artifact] = {}
         self._parities: dict[str, Parity] = {}
         self._failures: dict[str, StageFailure] = {}
+        self._errors: list[EdgekitError] = []
         self._stopping = False
 
     def run(self) -> BuildOutcome:
-        write_text(self._folder.recipe, yaml.safe_dump(self._recipe_as_resolved(), sort_keys=False))
         if self._plan.recipe.train is not None:
             self._runner.run(self._calls.describe(), SourceModel)  # a rule that matches no layer ends the build here
         trained = self._runner.run(self._calls.train(), TrainResult)
         self._make_artifacts(trained)
+        if not self._artifacts and self._errors:
+            raise self._errors[0]  # nothing came out: an earlier build in this folder stays as it is
         reports = [self._finish(artifact) for artifact in self._plan.artifacts]
         manifest = self._write(trained, reports)
         return BuildOutcome(manifest=manifest, folder=self._folder.root, exit_code=_exit_code(reports))
@@ -169,6 +171,7 @@ class _Journey:
     def _fail(self, artifact_id: str, stage: str, error: EdgekitError) -> None:
         if self._stopping:
             return  # the stage did not fail: its child was stopped with the build
+        self._errors.append(error)
         log = self._folder.log(stage)
         place = log.relative_to(self._folder.root).as_posix() if log.is_file() else None
         message = getattr(error, "message", str(error))
@@ -245,6 +248,7 @@ class _Journey:
             link_or_copy(program.reference, self._folder.reference(precision, dynamic, ".npz"))
             write_text(self._folder.reference(precision, dynamic, ".json"), dumps(program))
         self._remove_stale({str(report.artifact.path) for report in reports if report.artifact is not None})
+        write_text(self._folder.recipe, yaml.safe_dump(self._recipe_as_resolved(), sort_keys=False))
         write_text(self._folder.report, render_report(manifest))
         write_manifest(manifest, self._folder.root)
         return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,18 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         RecipeError: Missing file, not YAML, unknown key, wrong type, wrong unit, or a newer schema.
     """
     document = read_document(path, what="recipe file", hint="`edgekit init` writes a starter recipe.")
+    apply_changes(document, changes)
+    return parse_recipe(document, str(path))
+
+
+def apply_changes(document: dict[str, Any], changes: Sequence[str]) -> None:
+    """Change a recipe in memory, in place; ``changes`` as :func:`load_recipe` takes them.
+
+    Raises:
+        RecipeError: A change is not ``key.path=value``, or its place does not exist.
+    """
     for change in changes:
         _apply(document, change)
-    return parse_recipe(document, str(path))
 
 
 def parse_recipe(document: Mapping[str, Any], origin: str) -> Recipe:
@@ -63,9 +73,27 @@ def read_document(path: Path, *, what: str, hint: str) -> dict[str, Any]:
     return _parse_mapping(text, str(path))
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without the silent loss of a key that is written twice."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [key.value for key, _ in node.value]
+    twice = next((key for key, _ in reversed(node.value) if keys.count(key.value) > 1 and key.value != "<<"), None)
+    if twice is not None:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"the key {twice.value!r} is written twice", twice.start_mark
+        )
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
 def _parse_mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
@@ -147,11 +175,33 @@ def _explain(error: ValidationError, origin: str, model: type[BaseModel], what: 
         elif problem["type"] == "missing":
             lines.append(f"{where}: this key is required.")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            received = "" if problem["type"] == "value_error" else f"; received {problem['input']!r}"
-            lines.append(f"{where}: {message}{received}")
+            lines.append(f"{where}: {_in_plain_words(problem)}")
     head = f"{origin}: {len(lines)} problem{'s' if len(lines) > 1 else ''} in the {what}"
     return "\n  ".join([head, *lines])
+
+
+_PLAIN_WORDS = {
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "model_type": "expected a mapping of keys to values",
+    "dict_type": "expected a mapping of keys to values",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_parsing": "expected a number",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text",
+}
+"""What pydantic's types of errors are to somebody who writes YAML."""
+
+
+def _in_plain_words(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    message = str(problem["msg"]).replace("Input should be", "expected").replace("String should", "expected text to")
+    message = _PLAIN_WORDS.get(problem["type"], message)
+    allowed = re.findall(r"'([^']+)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
+    hint = f". {nearest(problem['input'], allowed)}" if allowed and isinstance(problem["input"], str) else ""
+    return f"{message if not hint else 'expected one of the allowed words'}; received {problem['input']!r}{hint}"
 
 
 def _fields_at(place: Sequence[int | str], model: type[BaseModel]) -> list[str]:

@@ -74,7 +74,11 @@ def _axis(kind: FigureKind, target: str | None, values: Sequence[float]) -> plot
     title = f"{kind.title} on {target}" if target and kind.per_target else kind.title
     largest = max(values, default=0.0)
     unit = next((1024.0**power for power in (3, 2, 1) if largest >= 1024**power), 1.0) if kind.unit == "bytes" else 1.0
-    return plots.Axis(title=title, text=_tick(kind.unit), unit=unit)
+    return plots.Axis(title=title, text=_tick(kind.unit), unit=unit, most=_most(kind.unit))
+
+
+def _most(unit: str) -> float | None:
+    return 1.0 if unit == "share" else None
 
 
 def _tick(unit: str) -> plots.TickText:
@@ -102,7 +106,7 @@ def training_plots(training: TrainingReport) -> tuple[Plot, ...]:
             plots.Line(name=name, values=found, series=series) for series, (name, found) in enumerate(values.items())
         ]
         keys = tuple((line.series, line.name) for line in lines) if len(lines) > 1 else ()
-        svg = plots.curves(lines, plots.Axis(title=title, text=_tick(unit)), "epoch", marks)
+        svg = plots.curves(lines, plots.Axis(title=title, text=_tick(unit), most=_most(unit)), "epoch", marks)
         return Plot(title=title, svg=svg, keys=keys)
 
     drawn = [

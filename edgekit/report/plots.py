@@ -25,11 +25,15 @@ LABEL_HEIGHT, LABEL_ADVANCE = 12, 5.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """An axis: its title, how a value on it is printed, and the unit in which its ticks are round numbers."""
+    """An axis: its title, how a value on it is printed, and the unit in which its ticks are round numbers.
+
+    ``most`` is the largest value that there can be (1 for a share); no tick lies above it.
+    """
 
     title: str
     text: TickText
     unit: float = 1.0
+    most: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,16 @@ def ticks(low: float, high: float, count: int = 4, unit: float = 1.0) -> list[fl
     return [float(f"{index * step:.12g}") * unit for index in range(first, last + 1)]
 
 
+def _y_ticks(values: Sequence[float], axis: Axis) -> list[float]:
+    """Return the ticks of an upright axis, none above what there can be."""
+    low, high = min(values), max(values)
+    if axis.most is None or high > axis.most:
+        return ticks(low, high, unit=axis.unit)
+    if high - low < 1e-6 * axis.most:  # as good as one value: make room below it, as there may be none above
+        low = min(low, axis.most * 0.95)
+    return [tick for tick in ticks(low, high, unit=axis.unit) if tick <= axis.most]
+
+
 def _drawable(value: float) -> bool:
     """Tell whether a value can be drawn: finite, and no larger than arithmetic on it can bear."""
     return isfinite(value) and abs(value) < TOO_LARGE
@@ -113,7 +127,7 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis, *, higher_is_better: bool
     if not shown:
         return Markup("")
     x_ticks = ticks(min(0.0, *(p.x for p in shown)), max(p.x for p in shown) * 1.08, unit=x.unit)
-    y_ticks = ticks(min(p.y for p in shown), max(p.y for p in shown), unit=y.unit)
+    y_ticks = _y_ticks([point.y for point in shown], y)
     to_x = _Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     to_y = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y, x_ticks, y_ticks, to_x, to_y)]
@@ -151,7 +165,7 @@ def curves(lines: Sequence[Line], y: Axis, x_title: str, marks: Sequence[tuple[i
     count = max((len(line.values) for line in lines), default=0)
     if not values or count == 0:
         return Markup("")
-    y_ticks = ticks(min(values), max(values))
+    y_ticks = _y_ticks(values, y)
     x_ticks = [tick for tick in ticks(1, max(count, 2)) if tick == int(tick) and 1 <= tick <= max(count, 2)]
     to_x = _Scale(1, max(count, 2), LEFT, WIDTH - RIGHT)
     to_y = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)

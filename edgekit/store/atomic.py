@@ -15,8 +15,12 @@ from edgekit.errors import OutputError
 
 
 @contextmanager
-def output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path, way_out: str = "choose another folder") -> Iterator[None]:
     """Turn what an operating system says of a full or forbidden folder into the user's words.
+
+    Args:
+        path: The folder.
+        way_out: What the user can do about it.
 
     Raises:
         OutputError: Names the folder and the way out.
@@ -25,13 +29,11 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"the disk that holds {path} is full; free some space or choose another folder."
-            ) from error
+            raise OutputError(f"the disk that holds {path} is full; free some space or {way_out}.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(f"{path} cannot be written ({error.strerror}); choose another folder.") from error
+            raise OutputError(f"{path} cannot be written ({error.strerror}); {way_out}.") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise OutputError(f"expected a folder at {path}, found something else; choose another folder.") from error
+            raise OutputError(f"expected a folder at {path}, found something else; {way_out}.") from error
         raise
 
 

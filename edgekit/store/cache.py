@@ -30,6 +30,7 @@ from edgekit.store.atomic import output_errors, write_text
 
 CACHE_VARIABLE = "EDGEKIT_CACHE_DIR"
 _PLACE = "{entry}"
+_WAY_OUT = f"name another cache folder in {CACHE_VARIABLE}"
 Result = TypeVar("Result")
 
 
@@ -98,7 +99,7 @@ class StageCache:
         """
         work = self.root / "work" / key
         lock = self.root / "locks" / key
-        with output_errors(self.root):
+        with output_errors(self.root, _WAY_OUT):
             lock.parent.mkdir(parents=True, exist_ok=True)
             with lock.open("w") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -114,7 +115,7 @@ class StageCache:
         work = self.root / "work" / key
         text = json.dumps(to_json(result), sort_keys=True).replace(json.dumps(str(work / "out"))[1:-1], _PLACE)
         entry = self._entry(stage, key)
-        with output_errors(self.root):
+        with output_errors(self.root, _WAY_OUT):
             write_text(
                 work / "out" / "reads.json", json.dumps({"stage": stage, "reads": reads}, indent=2, sort_keys=True)
             )

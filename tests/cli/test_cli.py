@@ -114,4 +114,12 @@ def test_targets_and_doctor_answer_for_people_and_machines(capsys):
     assert run(["doctor", "--json"]) == 0
     json.loads(capsys.readouterr().out)
     assert run(["doctor"]) == 0
-    assert "PyTorch" in capsys.readouterr().out
+    assert "pytorch" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("arguments", [["build", "r.yaml", "--jobs", "0"], ["build", "r.yaml", "--nope"], ["build"]])
+def test_mistake_in_the_options_is_one_document_under_json_too(arguments, capsys):
+    assert run([*arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["exit_code"] == 2
+    assert err

@@ -59,6 +59,17 @@ def test_scatter_is_xml_with_every_mark_inside_the_picture(pairs: list[tuple[flo
     assert root.attrib["aria-label"] == "a <title> & more against a <title> & more"
 
 
+@pytest.mark.parametrize("shares", [[0.9727, 0.9727], [1.0], [0.4, 1.0], [0.0], [0.999999]])
+def test_axis_of_shares_ends_at_the_whole_and_holds_every_value(shares: list[float]) -> None:
+    axis = Axis(title="accuracy", text=lambda value: f"{value:g}", most=1.0)
+    root = ElementTree.fromstring(scatter([point(1, y) for y in shares], AXIS, axis, higher_is_better=True))
+    upright = [text for text in root.iter("text") if text.get("class") == "tick end"]
+    values = [float(text.text or "nan") for text in upright]
+    assert len(values) >= 2
+    assert values[0] <= min(shares)
+    assert max(shares) <= values[-1] <= 1
+
+
 def test_scatter_leaves_out_what_is_not_finite() -> None:
     text = scatter([point(1, nan), point(inf, 1), point(1, 1)], AXIS, AXIS, higher_is_better=True)
     assert text.count('class="marker') == 1

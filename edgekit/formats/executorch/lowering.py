@@ -31,6 +31,8 @@ _UNBOUNDED = 2**31 - 1
 """Upper bounds from here on mean that there is none."""
 
 _ATEN = torch.ops.aten
+_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 _WEIGHTED = frozenset(
     {
         _ATEN.conv1d.default,
@@ -88,7 +90,7 @@ def lower(
     elif backend == "coreml":
         partitioners = [coreml_partitioner()]
         default_reason = "the Core ML partitioner left out {operation}"
-    prepared = program if backend == "coreml" else split_integer_bias(decompose(program))
+    prepared = program if backend == "coreml" else with_shaped_scalars(split_integer_bias(decompose(program)))
     prepared = with_own_constants(bounded_batch(prepared))
     with collected_reasons() as reasons:
         edge = to_edge_transform_and_lower(
@@ -119,6 +121,30 @@ def split_integer_bias(program: ExportedProgram) -> ExportedProgram:
         total.meta = dict(node.meta)
         node.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)
         node.args = (source, weight)
+    return edit.finish()
+
+
+def with_shaped_scalars(program: ExportedProgram) -> ExportedProgram:
+    """Quantize and dequantize scalars as tensors of one element.
+
+    XNNPACK's passes of ExecuTorch 1.5.1 fail with an ``IndexError`` on a quantized tensor without dimensions.
+    """
+    edit = ProgramEdit.of(program)
+    for node in list(edit.graph.nodes):
+        if node.op != "call_function" or getattr(node.meta.get("val"), "dim", lambda: 1)() != 0:
+            continue
+        if node.target is _QUANTIZE:
+            with edit.graph.inserting_before(node):
+                shaped = edit.graph.call_function(_ATEN.view.default, (node.args[0], [1]))
+            shaped.meta["val"] = node.args[0].meta["val"].reshape(1)
+            node.replace_input_with(node.args[0], shaped)
+            node.meta = {**node.meta, "val": node.meta["val"].reshape(1)}
+        elif node.target is _DEQUANTIZE:
+            with edit.graph.inserting_after(node):
+                scalar = edit.graph.call_function(_ATEN.view.default, (node, []))
+            scalar.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(scalar, delete_user_cb=lambda user, scalar=scalar: user is not scalar)
+            node.meta = {**node.meta, "val": node.meta["val"].reshape(1)}
     return edit.finish()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekit.data.dataset import Dataset
 from edgekit.data.sources import load_dataset
 from edgekit.errors import DataError, ModelError
+from edgekit.frameworks.pytorch.capture import capture
 from edgekit.frameworks.pytorch.feed import as_tensors
 from edgekit.frameworks.pytorch.load import Source, load_source
 from edgekit.frameworks.requests import ModelRequest
@@ -25,10 +26,10 @@ _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 def describe(request: ModelRequest) -> SourceModel:
-    """Load a model and say what it is.
+    """Load a model, say what it is, and make sure that it can be exported: before any training.
 
     Raises:
-        ModelError: It cannot be loaded, or nothing says what its inputs are.
+        ModelError: It cannot be loaded or exported, or nothing says what its inputs are.
         DataError: It cannot take the data's samples.
         RecipeError: A layer rule of the request matches no layer.
     """
@@ -36,7 +37,9 @@ def describe(request: ModelRequest) -> SourceModel:
     for place, rules in request.rules.items():
         select_layers(source_layers(source.module), rules, place)
     dataset = None if request.data is None else load_dataset(request.data)
-    return describe_source(source, dataset, name=request.model.source)
+    described = describe_source(source, dataset, name=request.model.source)
+    capture(source.module, sample_inputs(source, dataset), dynamic_batch=False)
+    return described
 
 
 def describe_source(source: Source, dataset: Dataset | None, *, name: str) -> SourceModel:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from edgekit.data.dataset import Split
 from edgekit.errors import DataError
 from edgekit.frameworks.pytorch.feed import Feed
 from edgekit.frameworks.pytorch.objective import LabelCheck, Loss, count_correct, output_width
+from edgekit.frameworks.pytorch.samples import has_free_batch
 
 __all__ = ["Score", "SetMode", "evaluate", "score", "train_mode"]
 
@@ -38,7 +40,16 @@ def train_mode(module: nn.Module, training: bool) -> None:
 
 
 @torch.no_grad()
-def score(module: nn.Module, feed: Feed, loss: Loss | None, *, judge: bool, rank: int = 0, processes: int = 1) -> Score:
+def score(
+    module: nn.Module,
+    feed: Feed,
+    loss: Loss | None,
+    *,
+    judge: bool,
+    rank: int = 0,
+    processes: int = 1,
+    batch: int = EVALUATION_BATCH,
+) -> Score:
     """Add up loss and correct answers over this process's share of a split.
 
     Args:
@@ -48,10 +59,11 @@ def score(module: nn.Module, feed: Feed, loss: Loss | None, *, judge: bool, rank
         judge: Whether labels are classes, so that accuracy means something.
         rank: This process, from 0.
         processes: How many share the split.
+        batch: Samples at once.
     """
     loss_sum, correct, judged, samples = 0.0, 0, 0, 0
     own = np.arange(rank, len(feed), processes, dtype=np.int64)
-    chunks = [own[start : start + EVALUATION_BATCH] for start in range(0, len(own), EVALUATION_BATCH)]
+    chunks = [own[start : start + batch] for start in range(0, len(own), batch)]
     for inputs, labels in feed.batches(chunks):
         outputs = module(*inputs)
         size = len(inputs[0])
@@ -95,5 +107,7 @@ def evaluate(
     with torch.no_grad():
         inputs, _ = next(iter(plain.batches([np.arange(1, dtype=np.int64)])))
         check = LabelCheck(output_width(module(*inputs)), name)
-    found = score(module, Feed(split, torch.device(device), layout=layout, check=check), None, judge=True)
+    # An exported program refuses every batch size but its own.
+    batch = 1 if isinstance(module, GraphModule) and not has_free_batch(module) else EVALUATION_BATCH
+    found = score(module, Feed(split, torch.device(device), layout=layout, check=check), None, judge=True, batch=batch)
     return found.correct / found.judged

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import MissingToolError, ModelError
+from edgekit.frameworks.pytorch.onnx_opset import with_known_operations
 
 
 def load_onnx(path: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -39,13 +40,13 @@ def load_onnx(path: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
         raise MissingToolError(f"ONNX models need the extra edgekit[onnx]: {error}", stage="load") from error
     try:
         onnx.checker.check_model(path, full_check=True)
-        model = onnx.load(path)
+        model = with_known_operations(onnx.load(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, DecodeError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{str(path)!r} is truncated or no valid ONNX model: {reason}") from error
     try:
         module: nn.Module = convert(model)
-    except NotImplementedError as error:
+    except (NotImplementedError, LookupError) as error:  # LookupError: a value that an unknown pattern leaves unnamed
         raise ModelError(
             f"{str(path)!r} holds an operation that cannot be turned into PyTorch: {error}. "
             "Export the original PyTorch model as .pt2 instead"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgekit.data.calibration import sample_calibration
+from edgekit.data.calibration import CalibrationSet, sample_calibration
 from edgekit.data.checks import spread
 from edgekit.data.dataset import Dataset
 from edgekit.errors import DataError
@@ -59,7 +59,11 @@ def reference_samples(source: Source, dataset: Dataset | None, count: int) -> Sa
 
 def calibration_samples(dataset: Dataset, count: int, seed: int) -> Samples:
     """Draw calibration samples from the training split."""
-    drawn = sample_calibration(dataset, count, seed)
+    return as_samples(sample_calibration(dataset, count, seed), dataset)
+
+
+def as_samples(drawn: CalibrationSet, dataset: Dataset) -> Samples:
+    """Turn drawn calibration samples into what the model takes."""
     return Samples(as_tensors(drawn.inputs, dataset.layout), drawn.labels)
 
 

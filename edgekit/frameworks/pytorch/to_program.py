@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from edgekit.data.calibration import CalibrationSet, audit_calibration, sample_calibration
 from edgekit.data.dataset import Dataset
 from edgekit.data.sources import load_dataset
 from edgekit.frameworks.pytorch.analysis import (
@@ -29,6 +30,7 @@ from edgekit.frameworks.pytorch.quantize import calibrate, convert, prepare, rec
 from edgekit.frameworks.pytorch.samples import (
     EVALUATION_BATCH,
     Samples,
+    as_samples,
     calibration_samples,
     has_free_batch,
     reference_samples,
@@ -74,7 +76,8 @@ def to_program(request: ProgramRequest) -> Program:
     outputs = run_outputs(source.module, example.inputs)
     recorded = expand(rewrite(record(source.module, example.inputs)))
     batch = EVALUATION_BATCH if has_free_batch(recorded) else 1
-    calibration = _calibration(request, dataset)
+    drawn = _draw_calibration(request, dataset)
+    calibration = None if drawn is None or dataset is None else as_samples(drawn, dataset)
     quantized = _quantize(request, source, dataset, example, calibration)
     graph = recorded if quantized is None else quantized.graph
     program = export_program(graph, example.inputs, dynamic_batch=request.dynamic_batch)
@@ -82,7 +85,9 @@ def to_program(request: ProgramRequest) -> Program:
     request.output_dir.mkdir(parents=True, exist_ok=True)
     save_program(program, request.output_dir / "program.pt2")
     _progress("verify")
-    of_source = run_all(source.module, reference, batch)
+    # An exported program refuses every batch size but its own, also where its operations would take any.
+    fixed = isinstance(source.module, GraphModule) and not has_free_batch(source.module)
+    of_source = run_all(source.module, reference, 1 if fixed else batch)
     of_program = run_all(graph, reference, batch)
     _write_reference(request.output_dir / "reference.npz", reference, of_source, of_program)
     if calibration is not None:
@@ -108,15 +113,23 @@ def to_program(request: ProgramRequest) -> Program:
         program_accuracy=top1_accuracy(of_program[0], labels),
         skipped=() if quantized is None else quantized.skipped,
         sparsity=program_sparsity(program),
+        warnings=tuple(_calibration_warnings(request, drawn, dataset)),
     )
 
 
-def _calibration(request: ProgramRequest, dataset: Dataset | None) -> Samples | None:
+def _draw_calibration(request: ProgramRequest, dataset: Dataset | None) -> CalibrationSet | None:
     if request.precision == "int8":
         dataset = require_calibration(dataset, request.precision)
     if dataset is None or request.data is None:
         return None
-    return calibration_samples(dataset, request.data.calibration_samples, request.data.seed)
+    return sample_calibration(dataset, request.data.calibration_samples, request.data.seed)
+
+
+def _calibration_warnings(request: ProgramRequest, drawn: CalibrationSet | None, dataset: Dataset | None) -> list[str]:
+    """Say what is doubtful about samples that scales are fixed from; nothing where the precision fixes none."""
+    if request.precision != "int8" or drawn is None or dataset is None:
+        return []
+    return list(audit_calibration(drawn, dataset).warnings)
 
 
 def _quantize(

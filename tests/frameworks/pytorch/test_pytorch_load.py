@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from edgekit.data import ArraySplit, Dataset
 from edgekit.errors import DataError, ModelError, UntrustedCodeError
 from edgekit.frameworks.pytorch.capture import capture, export_program
-from edgekit.frameworks.pytorch.describe import describe_source
+from edgekit.frameworks.pytorch.describe import describe, describe_source
 from edgekit.frameworks.pytorch.load import load_module, load_source
+from edgekit.frameworks.requests import ModelRequest
 from edgekit.program.serialize import save_program
 from edgekit.recipe.schema import ModelSection
 
@@ -215,3 +216,18 @@ def test_onnx_loads_without_torchvision(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ModelError, match=r"m\.onnx.*truncated or no valid ONNX"):
         load_source(section(str(path)))
+
+
+class _Undecided(nn.Module):
+    def forward(self, x):
+        if x.mean() > 0:
+            return x
+        return -x
+
+
+def test_control_flow_on_data_is_refused_with_its_line_before_any_training(monkeypatch):
+    module = types.ModuleType("undecided")
+    module.build = lambda: (_Undecided(), torch.ones(1, 2))
+    monkeypatch.setitem(sys.modules, "undecided", module)
+    with pytest.raises(ModelError, match=r"control flow depends on the data \(at .*\.py:\d+, `if x\.mean\(\) > 0:`\)"):
+        describe(ModelRequest(model=ModelSection(source="undecided:build"), data=None))

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from edgekit.data import ArraySplit, Dataset
 from edgekit.errors import DataError
 from edgekit.frameworks.requests import ProgramRequest
-from edgekit.program.serialize import load_program
+from edgekit.program.serialize import load_program, save_program
 from edgekit.recipe.schema import DataSection, ModelSection, PruneRule, QuantizeRule, TrainSection, VerifySection
 from edgekit.records import LayerError, WeightHistogram, from_json
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # executorch's own imports use deprecated parts of Python and torch
+    from edgekit.frameworks.pytorch.load import load_module
     from edgekit.frameworks.pytorch.to_program import to_program
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
@@ -156,3 +157,25 @@ def test_int8_is_refused_when_there_are_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="int8 fixes the scales of activations from real samples"):
         to_program(request(tmp_path, model=model, data=None, precision="int8"))
     assert to_program(request(tmp_path, model=model, data=None, precision="int8-dynamic")).calibration is None
+
+
+def test_useless_calibration_samples_are_warned_of(tmp_path: Path) -> None:
+    def constant() -> Dataset:
+        data = load()
+        grey = ArraySplit((np.full_like(data.train.batch(range(64))[0][0], 0.5),), np.arange(64) % 2)
+        return Dataset(train=grey, validation=data.validation, test=data.test, layout="NHWC")
+
+    sys.modules["striped_model"].constant = constant
+    data = DataSection(module="striped_model:constant", calibration_samples=32)
+    (warning, *_) = to_program(request(tmp_path / "grey", data=data, precision="int8")).warnings
+    assert "each of the 32 samples is constant (value 0.5 in the first)" in warning
+    assert to_program(request(tmp_path / "float", data=data)).warnings == ()  # no scales are fixed from them
+
+
+def test_exported_program_with_a_fixed_batch_is_quantized_and_compared_on_many_samples(tmp_path: Path) -> None:
+    source = tmp_path / "source.pt2"
+    save_program(torch.export.export(build().eval(), (torch.zeros(1, 1, SIZE, SIZE),)), source)
+    model = ModelSection(source=str(source))
+    asked = request(tmp_path, model=model, precision="int8")
+    torch.save(load_module(model).state_dict(), asked.weights)
+    assert np.load(to_program(asked).reference)["source_output_0"].shape == (24, 2)
