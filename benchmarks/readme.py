@@ -89,7 +89,32 @@ def _determinism(result: dict[str, Any]) -> list[Row]:
     return [("artifacts identical when built twice in different folders", f"{sum(flags)} of {len(flags)}", "all")]
 
 
-FIGURES = {"startup": _startup, "build_cost": _build_cost, "parity": _parity, "determinism": _determinism}
+def _host_profile(result: dict[str, Any]) -> list[Row]:
+    ratio = result["edgekit_over_litert_benchmark"]
+    interval = f"{ratio['value']:.3f} (95 %: {ratio['low']:.3f} to {ratio['high']:.3f})"
+    return [("median latency, edgekit over litert-benchmark, the same file by turns", interval, "within 3 %")]
+
+
+def _training(result: dict[str, Any]) -> list[Row]:
+    rows = []
+    for case in result["cases"]:
+        plain = case["variants"]["plain"]
+        ratios = ", ".join(
+            f"{name} {found['ratio']:.2f}x" for name, found in case["variants"].items() if name != "plain"
+        )
+        what = f"training step of {case['model']} at {case['image']}, batch {case['batch']}, against a plain "
+        rows.append((f"{what}{plain['autocast']} step on {result['device']}", ratios, "1.3x (on a GPU)"))
+    return rows
+
+
+FIGURES = {
+    "startup": _startup,
+    "build_cost": _build_cost,
+    "parity": _parity,
+    "determinism": _determinism,
+    "host_profile": _host_profile,
+    "training": _training,
+}
 
 
 def render(text: str, transcript: str | None = None) -> str:
