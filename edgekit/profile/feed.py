@@ -38,7 +38,7 @@ def first_sample(reference: Path, count: int) -> list[Array]:
 
 
 def generated_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
-    """Make inputs from their specs: floats between -1 and 1, integers 0 or 1 (valid in any vocabulary), true flags.
+    """Make inputs: floats (for quantized tensors too) from -1 to 1, integers 0 or 1 (in any vocabulary), true flags.
 
     Args:
         specs: Free sizes become 1.
@@ -50,7 +50,8 @@ def generated_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
 
 def _generated(spec: TensorSpec, generator: np.random.Generator) -> Array:
     shape = tuple(1 if size is None else size for size in spec.shape)
-    dtype = np.dtype(spec.dtype)
+    # A quantized input stands for real numbers, and is fed real numbers like any other.
+    dtype = np.dtype(np.float32) if spec.quantization is not None else np.dtype(spec.dtype)
     if dtype.kind == "f":
         return generator.uniform(-1.0, 1.0, shape).astype(dtype)
     if dtype.kind == "b":

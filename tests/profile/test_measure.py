@@ -17,7 +17,7 @@ from edgekit.profile.feed import first_sample, generated_inputs
 from edgekit.profile.measure import garbage_collection_off, measure, time_runs
 from edgekit.profile.memory import PeakMemory, release_free_memory, resident_bytes
 from edgekit.profile.page_cache import drop_from_page_cache
-from edgekit.records import TensorSpec
+from edgekit.records import Quantization, TensorSpec
 
 MIB = 1 << 20
 
@@ -174,3 +174,11 @@ def test_time_runs_reports_progress_when_runs_take_long(monkeypatch: pytest.Monk
     monkeypatch.setattr(measure_module, "_REPORT_EVERY_NS", 0)
     time_runs(lambda: None, 5)
     assert [(event["step"], event["steps"]) for event in events] == [(step, 5) for step in range(1, 6)]
+
+
+def test_generated_inputs_are_real_numbers_when_the_tensor_is_quantized() -> None:
+    quantization = Quantization(scale=(0.1,), zero_point=(3,))
+    spec = TensorSpec(name="image", dtype="int8", shape=(1, 64), quantization=quantization)
+    same = TensorSpec(name="image", dtype="float32", shape=(1, 64))
+    (quantized,), (real,) = generated_inputs([spec], seed=1), generated_inputs([same], seed=1)
+    np.testing.assert_array_equal(quantized, real)
