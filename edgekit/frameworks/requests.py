@@ -14,7 +14,7 @@ from edgekit.recipe.schema import (
     TrainSection,
     VerifySection,
 )
-from edgekit.records import Precision, SourceModel, TensorSpec, TrainingReport
+from edgekit.records import Precision, SourceModel, TrainingReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,4 +92,3 @@ class ProgramRequest:
     dynamic_batch: bool
     work_dir: Path
     output_dir: Path
-    inputs: tuple[TensorSpec, ...] = ()

@@ -110,7 +110,6 @@ class Calls:
                 dynamic_batch=dynamic_batch,
                 work_dir=workspace.scratch,
                 output_dir=workspace.out,
-                inputs=trained.source.inputs,
             ),
         )
 

@@ -6,13 +6,11 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.contracts import Session
+from edgekit.contracts import ClosesOnExit, Session
 from edgekit.errors import ToolError, UnsupportedError
 from edgekit.formats.coreml.inspect import inspect
 from edgekit.formats.feeding import fit_inputs
@@ -22,7 +20,7 @@ from edgekit.records import OperatorTime, RuntimeInfo
 Array = NDArray[np.generic]
 
 
-class CoremlSession:
+class CoremlSession(ClosesOnExit):
     """A loaded ML program: see ``edgekit.contracts.Session``. Written, not run.
 
     Core ML sizes its own thread pool.
@@ -73,14 +71,6 @@ class CoremlSession:
     def close(self) -> None:
         """Free the model's memory."""
         self._model = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_session(path: Path, num_threads: int) -> Session:

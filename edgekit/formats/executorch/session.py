@@ -9,13 +9,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekit.contracts import ClosesOnExit
 from edgekit.errors import DataError, ToolError, UnsupportedError
 from edgekit.formats.executorch.container import PteFile, read_pte, refusing_damage
 from edgekit.formats.executorch.inspect import tensor_specs
@@ -27,7 +27,7 @@ Array = NDArray[np.generic]
 _TRACE_BYTES = 64 * 2**20
 
 
-class ExecutorchSession:
+class ExecutorchSession(ClosesOnExit):
     """A loaded program: see ``edgekit.contracts.Session``.
 
     The number of threads is that of the process: the runtime has one thread pool.
@@ -140,14 +140,6 @@ class ExecutorchSession:
         if self._program is not None:
             self._method = self._program = None
             POOL.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_session(path: Path, num_threads: int) -> ExecutorchSession:

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from edgekit.contracts import ClosesOnExit
 from edgekit.errors import ToolError
 from edgekit.formats.feeding import fit_inputs
 from edgekit.formats.onnx.model_file import read_model, specs_of
@@ -30,7 +30,7 @@ _RUNTIME_ERRORS = (
 )  # fmt: skip
 
 
-class OnnxSession:
+class OnnxSession(ClosesOnExit):
     """A loaded model. The protocol is :class:`edgekit.contracts.Session`."""
 
     def __init__(self, path: Path, num_threads: int) -> None:
@@ -93,14 +93,6 @@ class OnnxSession:
     def close(self) -> None:
         """Free the runtime's memory."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _feed(self, inputs: Sequence[Array]) -> dict[str, Array]:
         fitted = fit_inputs(self.inputs, inputs)

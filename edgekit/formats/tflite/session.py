@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from edgekit.contracts import ClosesOnExit
 from edgekit.errors import ToolError
 from edgekit.formats.feeding import fit_inputs, read_output
 from edgekit.formats.tflite import flatbuffer, profiler
@@ -23,7 +23,7 @@ Array = NDArray[np.generic]
 _STATEFUL = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 
 
-class TfliteSession:
+class TfliteSession(ClosesOnExit):
     """A loaded model. The protocol is :class:`edgekit.contracts.Session`.
 
     State that a model keeps between invocations (variables, fused recurrent layers) is reset before every run: the
@@ -81,14 +81,6 @@ class TfliteSession:
     def close(self) -> None:
         """Free the runtime's memory."""
         self._interpreter = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _resize(self, fitted: Sequence[Array]) -> None:
         current = [tuple(detail["shape"]) for detail in self._interpreter.get_input_details()]
