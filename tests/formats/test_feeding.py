@@ -11,7 +11,7 @@ from torch.ao.quantization.fx import _decomposed as _registers  # noqa: F401 - q
 
 from edgekit.errors import DataError
 from edgekit.formats.feeding import dequantize, fit_inputs, quantize, read_output
-from edgekit.formats.grid import on_grid
+from edgekit.program.grid import on_grid
 from edgekit.records import Quantization, TensorSpec
 
 TOKENS = TensorSpec(name="tokens", dtype="int32", shape=(None, 4))

@@ -16,7 +16,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edgekit.errors import UnsupportedError
-from edgekit.formats.grid import on_grid
+from edgekit.program.grid import on_grid
 
 _FOUR_BITS = (-8, 7)
 _HALF_LIMIT = float(np.finfo(np.float16).max)

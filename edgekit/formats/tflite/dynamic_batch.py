@@ -9,8 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.errors import DataError, ToolError, UnsupportedError
-from edgekit.formats.tflite import flatbuffer
 from edgekit.formats.tflite.session import open_session
+from edgekit.program.tflite import flatbuffer
 
 _PROBE_BATCH = 3
 _TOLERANCE = 1e-4

@@ -11,9 +11,10 @@ from torch.export import ExportedProgram
 
 from edgekit.contracts import ExportResult
 from edgekit.errors import DataError, ToolError, UnsupportedError
-from edgekit.formats.tflite import dynamic_batch, flatbuffer, quantizer
+from edgekit.formats.tflite import dynamic_batch
 from edgekit.formats.tflite.lowering import lower
 from edgekit.program.serialize import load_program
+from edgekit.program.tflite import flatbuffer, quantizer
 from edgekit.program.weights import dequantize_weights, strip_activation_quantization, unfold_weights
 from edgekit.records import ExportRequest, Precision
 

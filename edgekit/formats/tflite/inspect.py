@@ -6,9 +6,9 @@ from pathlib import Path
 
 from edgekit.contracts import Inspection
 from edgekit.errors import ToolError
-from edgekit.formats.tflite import flatbuffer
 from edgekit.formats.tflite.operators import list_operators
 from edgekit.formats.tflite.session import delegated_nodes, load_interpreter
+from edgekit.program.tflite import flatbuffer
 
 
 def inspect(path: Path) -> Inspection:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgekit.formats.tflite import flatbuffer
+from edgekit.program.tflite import flatbuffer
 from edgekit.records import Operator
 
 LAYOUT_OPERATORS = frozenset(
@@ -73,7 +73,7 @@ def list_operators(
     """List the operators of the model's main graph in execution order.
 
     Args:
-        model: As :func:`edgekit.formats.tflite.flatbuffer.read_model` gives it.
+        model: As :func:`edgekit.program.tflite.flatbuffer.read_model` gives it.
         delegated: Positions of the operators that the delegate took; None when the runtime could not prepare the model.
         not_prepared: Why it could not.
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ToolError, UnsupportedError
-from edgekit.formats.tflite import flatbuffer
+from edgekit.program.tflite import flatbuffer
 from edgekit.records import Operator, OperatorTime
 
 KNOWN_VERSIONS = ("2.3.",)

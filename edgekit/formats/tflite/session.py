@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from edgekit.contracts import ClosesOnExit
 from edgekit.errors import ToolError
 from edgekit.formats.feeding import fit_inputs, read_output
-from edgekit.formats.tflite import flatbuffer, profiler
+from edgekit.formats.tflite import profiler
 from edgekit.formats.tflite.operators import list_operators
+from edgekit.program.tflite import flatbuffer
 from edgekit.records import OperatorTime, RuntimeInfo, TensorSpec
 
 Array = NDArray[np.generic]

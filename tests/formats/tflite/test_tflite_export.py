@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import ArtifactError, ToolError, UnsupportedError
-from edgekit.formats.tflite import flatbuffer, profiler, quantizer
+from edgekit.formats.tflite import profiler
 from edgekit.formats.tflite.export import export
 from edgekit.formats.tflite.inspect import inspect
 from edgekit.formats.tflite.session import open_session
+from edgekit.program.tflite import flatbuffer, quantizer
 from edgekit.records import ExportRequest, Operator, Precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch, on copies

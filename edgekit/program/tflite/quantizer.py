@@ -17,8 +17,8 @@ from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 from numpy.typing import NDArray
 
 from edgekit.errors import UnsupportedError
-from edgekit.formats.grid import on_grid
-from edgekit.formats.tflite import flatbuffer
+from edgekit.program.grid import on_grid
+from edgekit.program.tflite import flatbuffer
 
 WeightScheme = Literal["int8-dynamic", "w8", "w4"]
 

@@ -1,0 +1,1 @@
+"""TFLite files as carriers of programs: read, checked, quantized, turned into a ``torch.export`` program."""
