@@ -3,8 +3,9 @@
 A cell that is neither (a failed comparison, a crash) is wrong, and the benchmark exits with 1. Core ML cells on a
 machine without Core ML are written and inspected, and reported as not run.
 
-`python -m benchmarks.parity.run [MODEL ...]` writes results/parity.json and results/parity.md. Models are trained for
-one epoch on their generated data: parity is about conversion, not about accuracy.
+`python -m benchmarks.parity.run [MODEL ...]` writes results/parity.json and results/parity.md, after every model, and
+keeps the rows of models that it is not asked for. Models are trained for one epoch on their generated data: parity is
+about conversion, not about accuracy.
 """
 
 from __future__ import annotations
@@ -107,18 +108,36 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def main() -> int:
     rules, refusals = cells()
-    results = {}
-    for model in sys.argv[1:] or MODELS:
+    wanted = sys.argv[1:] or MODELS
+    results = earlier_rows()
+    for model in wanted:
         with tempfile.TemporaryDirectory() as folder:
             results[model] = {**refusals, **build(model, rules, Path(folder))}
         sys.stderr.write(table({model: results[model]}))
-    wrong = [
+        write(results)
+    return 1 if wrong_cells(results) else 0
+
+
+def earlier_rows() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows of an earlier run, none where there was none."""
+    path = FOLDER / "parity.json"
+    return json.loads(path.read_text())["result"]["cells"] if path.is_file() else {}
+
+
+def wrong_cells(results: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """Name the cells that are neither a pass nor a refusal."""
+    return [
         f"{model} {name}" for model, row in results.items() for name, found in row.items() if found["status"] == "wrong"
     ]
+
+
+def write(results: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Write what is known so far, in the order of models."""
+    ordered = {model: results[model] for model in sorted(results)}
+    wrong = wrong_cells(ordered)
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "parity.md").write_text(table(results))
-    write_result("parity", {"cells": results, "wrong": wrong, "passed": not wrong})
-    return 1 if wrong else 0
+    (FOLDER / "parity.md").write_text(table(ordered))
+    write_result("parity", {"cells": ordered, "wrong": wrong, "passed": not wrong})
 
 
 if __name__ == "__main__":

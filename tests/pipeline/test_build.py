@@ -161,6 +161,8 @@ def _started(project, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a suite that runs in the background has SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -196,7 +198,7 @@ def test_killed_build_resumes_and_ends_like_an_uninterrupted_one(project, built)
 
 
 def test_interrupt_is_exit_130_and_a_second_build_in_the_folder_is_refused(project):
-    process = _started(project, *SMALL)
+    process = _started(project, *SMALL, "--set", "train.epochs=10000")
     _wait_for_stage(process, "…  train")
     second = project.run("build", "recipe.yaml", *SMALL)
     assert second.returncode == 2

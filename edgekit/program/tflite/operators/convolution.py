@@ -1,0 +1,184 @@
+"""Convolutions: kernels turned to torch's order of axes, SAME padding worked out, padding before them taken in."""
+
+from __future__ import annotations
+
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from torch import Tensor
+
+from edgekit.program.tflite.call import Call
+from edgekit.program.tflite.emitter import Operand, Value
+from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+
+_ATEN = torch.ops.aten
+Pads = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros before and after, of height and of width."""
+
+
+def conv_2d(call: Call) -> Value:
+    """``CONV_2D``: kernel ``[O, H, W, I]``; more input channels than ``I`` mean groups."""
+    options, source = call.options, call.input(0)
+    kernel = call.input(1)
+    stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
+    weight = _weight(call, kernel, (0, 3, 1, 2))
+    groups = source.shape[-1] // kernel.shape[3]
+    return _convolve(call, source, weight, kernel.shape[1:3], stride, dilation, groups)
+
+
+def depthwise_conv_2d(call: Call) -> Value:
+    """``DEPTHWISE_CONV_2D``: kernel ``[1, H, W, C * M]``, whose channels are groups of ``M``."""
+    options, source = call.options, call.input(0)
+    kernel = call.input(1)
+    stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
+    weight = _weight(call, kernel, (3, 0, 1, 2))
+    return _convolve(call, source, weight, kernel.shape[1:3], stride, dilation, source.shape[-1])
+
+
+def _convolve(
+    call: Call,
+    source: Value,
+    weight: Operand,
+    window: tuple[int, ...],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Value:
+    pads: Pads = ((0, 0), (0, 0))
+    if call.options.padding == schema.Padding.SAME:
+        pads = same_pads(source.shape[1:3], window, stride, dilation)
+    elif source.padded is not None:
+        taken_in = _taken_in(source)
+        if taken_in is not None:
+            source, pads = taken_in
+    image = call.emit.operand(source, "channels-first")
+    if call.input(1).quantization is not None and source.quantization is None:
+        image = on_dynamic_grid(call, image)
+    symmetric = all(before == after for before, after in pads)
+    padding = [before for before, _ in pads] if symmetric else [0, 0]
+    if not symmetric:
+        image = call.requantized(zero_padded(call, image, pads), source.quantization)
+    bias = _bias(call, 2)
+    result = call.call(
+        _ATEN.conv2d.default, image, weight, bias, list(stride), padding, list(dilation), groups
+    )  # fmt: skip
+    return call.value(call.activated(result), "channels-first")
+
+
+def transpose_conv(call: Call) -> Value:
+    """``TRANSPOSE_CONV``: kernel ``[O, H, W, I]``, input 2, whose result is cut to the wanted shape, input 0."""
+    options = call.options
+    wanted = call.integers(0, "the shape of a transposed convolution's result")
+    kernel, source = call.input(1), call.input(2)
+    window, stride = kernel.shape[1:3], (options.strideH, options.strideW)
+    weight = _weight(call, kernel, (3, 0, 1, 2))
+    # The operator is the gradient of a convolution from the wanted size to the input's: its padding is cut off.
+    same = options.padding == schema.Padding.SAME
+    pads = same_pads(tuple(wanted[1:3]), window, stride, (1, 1)) if same else ((0, 0), (0, 0))
+    image = call.emit.operand(source, "channels-first")
+    full = [(size - 1) * step + width for size, step, width in zip(source.shape[1:3], stride, window, strict=True)]
+    excess = [length - before - size for length, (before, _), size in zip(full, pads, wanted[1:3], strict=True)]
+    symmetric = [before for before, _ in pads]
+    extra = [before - after for (before, _), after in zip(pads, excess, strict=True)]
+    bias = _bias(call, 3)
+    if all(0 <= more < step for more, step in zip(extra, stride, strict=True)):
+        arguments = (list(stride), symmetric, extra, 1, [1, 1])
+        result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, *arguments)
+    else:
+        result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, list(stride), [0, 0], [0, 0], 1, [1, 1])
+        for axis, ((before, _), size) in enumerate(zip(pads, wanted[1:3], strict=True)):
+            result = call.call(_ATEN.slice.Tensor, result, axis + 2, before, before + size)
+    return call.value(call.activated(result), "channels-first")
+
+
+def same_pads(
+    sizes: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Pads:
+    """Work out TensorFlow's SAME padding: as many outputs as ``ceil(size / stride)``, the odd zero at the end.
+
+    Example:
+        >>> same_pads((224, 5), (3, 3), (2, 1), (1, 1))
+        ((0, 1), (1, 1))
+    """
+    found = []
+    for size, width, step, spread in zip(sizes, window, stride, dilation, strict=True):
+        reach = (width - 1) * spread + 1
+        total = max((-(-size // step) - 1) * step + reach - size, 0)
+        found.append((total // 2, total - total // 2))
+    return found[0], found[1]
+
+
+def zero_padded(call: Call, image: Operand, pads: Pads) -> Operand:
+    """Pad a channels-first image with zeros."""
+    (top, bottom), (left, right) = pads
+    result: Operand = call.call(_ATEN.constant_pad_nd.default, image, [left, right, top, bottom], 0.0)
+    return result
+
+
+def _taken_in(source: Value) -> tuple[Value, Pads] | None:
+    """Return what an explicit padding pads, where a convolution can do that itself: by as much on both sides."""
+    if source.padded is None:
+        return None
+    inner, pads = source.padded
+    if len(pads) != 4 or pads[0] != (0, 0) or pads[3] != (0, 0) or any(before != after for before, after in pads[1:3]):
+        return None
+    return inner, (pads[1], pads[2])
+
+
+def _weight(call: Call, kernel: Value, order: tuple[int, ...]) -> Operand:
+    """Return a kernel in torch's order of axes: folded integers where it is quantized."""
+    constant = call.constant(1, "the kernel")
+    turned = constant.permute(order).contiguous()
+    if kernel.quantization is None:
+        return call.emit.held(turned, f"{call.label}.weight")
+    axis = kernel.quantization.axis
+    place = None if axis is None else order.index(axis)
+    return call.emit.dequantized(turned, kernel.quantization, f"{call.label}.weight", place)
+
+
+def _bias(call: Call, index: int) -> Operand | None:
+    """Return a bias as real numbers; the int32 of an integer layer times its step, so that kernels find it again."""
+    value = call.optional(index)
+    if value is None:
+        return None
+    return held_bias(call, value)
+
+
+def held_bias(call: Call, value: Value) -> Operand | None:
+    """Hold a constant bias as float32 ``[C]``."""
+    constant = value.constant
+    if constant is None:
+        return call.emit.operand(value)
+    if value.quantization is not None:
+        steps = torch.tensor(value.quantization.scale, dtype=torch.float64)
+        constant = (constant.double() * steps).float()
+    return call.emit.held(constant.float(), f"{call.label}.bias")
+
+
+def conv_3d(call: Call) -> Value:
+    """``CONV_3D``: kernel ``[D, H, W, I, O]``, image ``[N, D, H, W, C]``."""
+    options, source = call.options, call.input(0)
+    kernel = call.constant(1, "the kernel")
+    stride = (options.strideD, options.strideH, options.strideW)
+    dilation = (options.dilationDFactor, options.dilationHFactor, options.dilationWFactor)
+    weight: Tensor = kernel.permute(4, 3, 0, 1, 2).contiguous()
+    image = call.emit.operand(source, "channels-first")
+    if options.padding == schema.Padding.SAME:
+        pads: list[int] = []
+        for size, width, step, spread in zip(source.shape[1:4], kernel.shape[:3], stride, dilation, strict=True):
+            total = max((-(-size // step) - 1) * step + (width - 1) * spread + 1 - size, 0)
+            pads = [total // 2, total - total // 2, *pads]
+        image = call.call(_ATEN.constant_pad_nd.default, image, pads, 0.0)
+    held = call.emit.held(weight, f"{call.label}.weight")
+    result = call.call(
+        _ATEN.conv3d.default, image, held, _bias(call, 2), list(stride), [0, 0, 0], list(dilation),
+        source.shape[-1] // kernel.shape[3],
+    )  # fmt: skip
+    return call.value(call.activated(result), "channels-first")
+
+
+OPERATORS = {
+    "CONV_2D": conv_2d,
+    "CONV_3D": conv_3d,
+    "DEPTHWISE_CONV_2D": depthwise_conv_2d,
+    "TRANSPOSE_CONV": transpose_conv,
+}

@@ -1,0 +1,51 @@
+"""Fully connected layers and batched matrix products."""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.program.tflite.call import Call
+from edgekit.program.tflite.emitter import Operand, Value
+from edgekit.program.tflite.operators.convolution import held_bias
+from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+
+_ATEN = torch.ops.aten
+
+
+def fully_connected(call: Call) -> Value:
+    """``FULLY_CONNECTED``: weights ``[out, in]``; without ``keep_num_dims`` the input is flattened to ``[B, in]``."""
+    source, weights = call.input(0), call.input(1)
+    features = weights.shape[-1]
+    rows = call.emit.flat(source) if not call.options.keepNumDims else call.emit.operand(source)
+    if not call.options.keepNumDims and source.shape != (source.shape[0], features):
+        rows = call.requantized(call.call(_ATEN.reshape.default, rows, [-1, features]), source.quantization)
+    if weights.quantization is not None and source.quantization is None and weights.constant is not None:
+        rows = on_dynamic_grid(call, rows)
+    bias = call.optional(2)
+    result = call.call(
+        _ATEN.linear.default, rows, _weights(call, weights), None if bias is None else held_bias(call, bias)
+    )
+    return call.value(call.activated(result))
+
+
+def _weights(call: Call, weights: Value) -> Operand:
+    if weights.constant is None:
+        return call.emit.operand(weights)
+    if weights.quantization is None:
+        return call.emit.held(weights.constant, f"{call.label}.weight")
+    return call.emit.dequantized(
+        weights.constant, weights.quantization, f"{call.label}.weight", weights.quantization.axis
+    )
+
+
+def batch_matmul(call: Call) -> Value:
+    """``BATCH_MATMUL``: the last two axes, either operand turned first where the options say so."""
+    left, right = call.operand(0), call.operand(1)
+    if call.options.adjX:
+        left = call.requantized(call.call(_ATEN.transpose.int, left, -2, -1), call.input(0).quantization)
+    if call.options.adjY:
+        right = call.requantized(call.call(_ATEN.transpose.int, right, -2, -1), call.input(1).quantization)
+    return call.value(call.call(_ATEN.matmul.default, left, right))
+
+
+OPERATORS = {"BATCH_MATMUL": batch_matmul, "FULLY_CONNECTED": fully_connected}

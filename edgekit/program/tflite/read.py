@@ -1,0 +1,175 @@
+"""Turn a ``.tflite`` file into a program: operators, weights and scales as the file has them, channels first inside.
+
+This is the road of every Keras model: TensorFlow's own converter writes the file, whose learned scales become the
+quantize and dequantize operations of the program. It was chosen over rebuilding the model layer by layer because it
+serves every version of Keras, SavedModels and files whose model is lost alike, and because the integers of the file
+are the integers of every other format, whichever library trained them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from edgekit.errors import UnsupportedError
+from edgekit.program.tflite import flatbuffer
+from edgekit.program.tflite.call import Call
+from edgekit.program.tflite.emitter import Emitter, Value
+from edgekit.program.tflite.graph import GraphInfo, OperatorInfo, TensorInfo, decode
+from edgekit.program.tflite.names import layer_names
+from edgekit.program.tflite.operators import OPERATORS
+from edgekit.records import TensorSpec
+
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProgram:
+    """A program, and its interface as the file names it.
+
+    Attributes:
+        program: Takes and returns real numbers (float32) also where the file has quantized inputs and outputs, whose
+            quantization is its first and last operation.
+        graph: The same before it was exported, for running.
+        inputs, outputs: In the file's order.
+    """
+
+    program: ExportedProgram
+    graph: GraphModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
+    """Read a file.
+
+    Args:
+        path: The ``.tflite`` file, checked before anything is made of it.
+        dynamic_batch: Whether the program must take any batch size.
+
+    Raises:
+        ArtifactError: The file is missing, truncated or damaged.
+        UnsupportedError: An operator that programs cannot hold, named with the place where it sits.
+    """
+    model = flatbuffer.read_model(path)
+    graphs = decode(model)
+    _check_operators(graphs)
+    emit = Emitter(free_batch=dynamic_batch)
+    inputs, outputs = flatbuffer.model_inputs(model), flatbuffer.model_outputs(model)
+    reader = _Reader(graphs, emit)
+    main = graphs[0]
+    values = [_input(emit, main.tensors[index], f"input_{position}") for position, index in enumerate(main.inputs)]
+    results = reader.run(0, values)
+    graph = emit.finish([emit.operand(value) for value in results])
+    return ReadProgram(
+        program=_export(graph, [main.tensors[index] for index in main.inputs], dynamic_batch=dynamic_batch),
+        graph=graph,
+        inputs=tuple(_real(spec, dynamic_batch) for spec in inputs),
+        outputs=tuple(_real(spec, dynamic_batch) for spec in outputs),
+    )
+
+
+def _check_operators(graphs: Sequence[GraphInfo]) -> None:
+    """Name every operator that cannot be read at once, not the first only."""
+    unknown: dict[str, str] = {}
+    for graph in graphs:
+        for operator in graph.operators:
+            if operator.type not in OPERATORS:
+                unknown.setdefault(operator.type, _place(graph, operator))
+    if unknown:
+        listed = ", ".join(f"{name} (at {place})" for name, place in unknown.items())
+        raise UnsupportedError(
+            f"the TFLite operators {listed}",
+            reason="there is no translation of them into a program",
+            instead="the TFLite format alone, or a model without them",
+        )
+
+
+def _place(graph: GraphInfo, operator: OperatorInfo) -> str:
+    outputs = [graph.tensors[index].name for index in operator.outputs if index >= 0]
+    return repr(outputs[0]) if outputs else f"operator {operator.index}"
+
+
+def _input(emit: Emitter, info: TensorInfo, name: str) -> Value:
+    quantized = info.quantization is not None
+    node = emit.placeholder(name, info.shape, torch.float32 if quantized else info.dtype)
+    return emit.value(node, "file", info.quantization)
+
+
+def _real(spec: TensorSpec, dynamic_batch: bool) -> TensorSpec:
+    shape = (None, *spec.shape[1:]) if dynamic_batch and spec.shape else tuple(size or 1 for size in spec.shape)
+    dtype = "float32" if spec.quantization is not None else spec.dtype
+    return TensorSpec(name=spec.name, dtype=dtype, shape=shape)
+
+
+def _export(graph: GraphModule, inputs: Iterable[TensorInfo], *, dynamic_batch: bool) -> ExportedProgram:
+    examples, shapes = [], []
+    for info in inputs:
+        sizes = list(info.shape)
+        if dynamic_batch and sizes:
+            sizes[0] = 2  # a size of 1 would be taken for a constant
+        dtype = torch.float32 if info.quantization is not None else info.dtype
+        examples.append(torch.zeros(sizes, dtype=dtype))
+        shapes.append({0: Dim("batch", min=1, max=MAX_BATCH)} if sizes else None)
+    with torch.no_grad():
+        return torch.export.export(graph, tuple(examples), dynamic_shapes=tuple(shapes) if dynamic_batch else None)
+
+
+class _Reader:
+    """Reads the graphs of one file into one program."""
+
+    def __init__(self, graphs: Sequence[GraphInfo], emit: Emitter) -> None:
+        self._graphs = graphs
+        self._emit = emit
+        self._names = layer_names(graphs)
+
+    def run(self, number: int, inputs: Sequence[Value]) -> list[Value]:
+        """Read one graph with its inputs given; control flow comes back here."""
+        graph = self._graphs[number]
+        values: dict[int, Value] = dict(zip(graph.inputs, inputs, strict=True))
+        for info in graph.tensors:
+            if info.constant is not None and info.index not in values:
+                values[info.index] = _constant(info)
+        for operator in graph.operators:
+            self._translate(number, graph, operator, values)
+        return [values[index] for index in graph.outputs]
+
+    def _translate(self, number: int, graph: GraphInfo, operator: OperatorInfo, values: dict[int, Value]) -> None:
+        label = self._names[number][operator.index]
+        self._emit.label(label, operator.type)
+        call = Call(
+            info=operator,
+            inputs=tuple(_operand(graph, values, index) for index in operator.inputs),
+            outputs=tuple(graph.tensors[index] for index in operator.outputs),
+            emit=self._emit,
+            label=label or _place(graph, operator),
+            run_graph=self.run,
+        )
+        made: Any = OPERATORS[operator.type](call)
+        results = [made] if isinstance(made, Value) else list(made)
+        values.update(zip(operator.outputs, results, strict=True))
+
+
+def _operand(graph: GraphInfo, values: dict[int, Value], index: int) -> Value | None:
+    if index < 0:
+        return None
+    if index not in values and graph.tensors[index].variable:
+        return _initial_state(graph.tensors[index])
+    return values[index]
+
+
+def _initial_state(info: TensorInfo) -> Value:
+    """State that a file keeps between runs starts at zero: a program has none, every run is the first."""
+    fill = 0 if info.quantization is None else info.quantization.zero_point[0]
+    constant = torch.full(info.shape, fill, dtype=info.dtype)
+    return Value(info.shape, info.dtype, info.quantization, constant=constant)
+
+
+def _constant(info: TensorInfo) -> Value:
+    return Value(info.shape, info.dtype, info.quantization, constant=info.constant)
