@@ -9,6 +9,8 @@ A subclass names its ``spec`` and, where its numbers differ, its tolerances::
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -107,6 +109,20 @@ class FormatContract:
         path, program, _ = self.artifact("cnn", precision)
         self.need_runtime()
         assert self.sqnr(path, program) >= self.min_sqnr_db[precision]
+
+    def test_artifacts_load_in_a_process_that_exported_nothing(self) -> None:
+        """Exporters load libraries that register kernels; where an artifact is run, only the session does."""
+        self.need_runtime()
+        paths = [str(self.artifact("cnn", precision)[0]) for precision in PRECISIONS if self.supported(precision)]
+        code = (
+            "import sys; from pathlib import Path; from edgekit.contracts import load_entry\n"
+            "for path in sys.argv[2:]:\n"
+            "    with load_entry(sys.argv[1])(Path(path), 1) as session: print(len(session.inputs))\n"
+        )
+        command = [sys.executable, "-c", code, self.spec.open_session, *paths]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split() == ["1"] * len(paths)
 
     def test_int8_outputs_are_at_most_one_step_from_the_program(self) -> None:
         if not self.supported("int8"):

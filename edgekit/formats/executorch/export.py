@@ -85,6 +85,11 @@ def _check_kernels(file: PteFile) -> None:
 
 def _notes(request: ExportRequest, steps: int, operators: tuple[Operator, ...]) -> list[str]:
     notes = []
+    if any("quantized_decomposed" in operator.type for operator in operators if not operator.delegated):
+        notes.append(
+            "quantized operations are left outside of the delegate: link ExecuTorch's quantized kernels "
+            "(quantized_ops_lib) into the application"
+        )
     if steps:
         notes.append(
             f"recurrent layers are unrolled over {steps} steps; their weights stay float32 whatever the precision, "

@@ -15,9 +15,14 @@ from edgekit.errors import ToolError, UnsupportedError
 
 @cache
 def runtime() -> Any:
-    """Return ``executorch.runtime.Runtime``; its kernels for quantized operations are linked in."""
+    """Return ``executorch.runtime.Runtime`` with the kernels for quantized operations outside of delegates.
+
+    The wheel keeps those kernels in a library of its own, which registers them when it is loaded; without it a program
+    that dequantizes a weight by itself (``w8``, ``int8-dynamic``) does not load.
+    """
     with quiet_native("load the ExecuTorch runtime"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the bindings announce themselves as experimental
+        import executorch.kernels.quantized  # noqa: F401
         from executorch.runtime import Runtime
 
         return Runtime.get()
