@@ -11,7 +11,10 @@ import executorch.kernels.quantized  # noqa: F401 - registers the out variants o
 import torch
 from executorch.backends.transforms.utils import create_constant_placeholder
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+    XnnpackDynamicallyQuantizedPartitioner,
+    XnnpackPartitioner,
+)
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from executorch.exir.backend.partitioner import Partitioner
 from torch.export import ExportedProgram
@@ -83,9 +86,7 @@ def lower(
     partitioners: list[Partitioner] = []
     default_reason = "the portable backend delegates nothing"
     if backend == "xnnpack":
-        # with 8-bit weights alone, XNNPACK takes matrix products only as float ones whose weight comes at run time
-        kinds = ConfigPrecisionType.FP32 if precision == "w8" else None
-        partitioners = [XnnpackPartitioner(config_precisions=kinds)]
+        partitioners = _xnnpack_partitioners(precision)
         default_reason = "XNNPACK has no operation {operation}"
     elif backend == "coreml":
         partitioners = [coreml_partitioner()]
@@ -102,6 +103,23 @@ def lower(
     executorch_program = edge.to_executorch()
     lowering = describe_lowering(executorch_program, reasons, default_reason)
     return Lowered(bytes(executorch_program.buffer), lowering)
+
+
+def _xnnpack_partitioners(precision: str) -> list[Partitioner]:
+    """Choose what XNNPACK is asked to take.
+
+    ``w8``: with 8-bit weights alone, it takes matrix products only as float ones whose weight comes at run time.
+    ``int8-dynamic``: each layer whose input is quantized at run time is a delegate of its own, the operations between
+    them are others. In one delegate, the pass of ExecuTorch 1.5.1 that puts channels last follows such an input back
+    to the delegate's first value and turns that for everybody: a residual addition then meets its two operands in
+    different orders of axes, and the program fails when it is run.
+    """
+    if precision == "w8":
+        return [XnnpackPartitioner(config_precisions=ConfigPrecisionType.FP32)]
+    if precision == "int8-dynamic":
+        floats = XnnpackPartitioner(config_precisions=ConfigPrecisionType.FP32)
+        return [XnnpackDynamicallyQuantizedPartitioner(), floats]
+    return [XnnpackPartitioner()]
 
 
 def split_integer_bias(program: ExportedProgram) -> ExportedProgram:
