@@ -20,7 +20,7 @@ from edgekit.recipe.schema import DataSection
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "sample_models"
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/recipe.yaml"))
-FILES = {"__init__.py", "README.md", "data.py", "model_pytorch.py", "recipe.yaml"}
+FILES = {"__init__.py", "README.md", "data.py", "model_keras.py", "model_pytorch.py", "recipe.yaml"}
 SMALL = {"samples": 60, "seed": 0}
 """Arguments of ``load`` where its data are generated."""
 
