@@ -127,9 +127,22 @@ class FrameworkSpec:
     """A framework: which sources it reads, and where its functions are.
 
     Attributes:
+        suffixes: Of the files that it reads.
+        distributions: Installed packages whose versions decide what a build makes.
         describe: ``ModelRequest -> SourceModel``.
         train: ``TrainRequest -> TrainResult``.
         to_program: ``ProgramRequest -> Program``.
+        extra: The pip extra that installs it.
+        folder_marker: A folder that holds a file of this name is a source of this framework; None: it reads files only.
+        own_scales: Suffixes of files that may be quantized already; whether samples are needed to fix scales is known
+            only when they are read.
+        imports: A Python module that imports one of these packages holds models of this framework.
+        launcher: The module and its arguments that start the training child when it uses several devices
+            (``{devices}`` stands for how many); empty: one process drives all of them.
+        programs: ``(format, artifact precision)`` -> precision of the program that the artifact is made from,
+            where it is another one than the format's backend says.
+        refusals: Compression step (``cluster``), setting of one (``quantize.unsupported``) or artifact precision -> why
+            this framework cannot do it.
     """
 
     name: FrameworkName
@@ -140,6 +153,12 @@ class FrameworkSpec:
     train: str
     to_program: str
     extra: str
+    folder_marker: str | None = None
+    own_scales: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
+    programs: Mapping[tuple[FormatName, Precision], Precision] = field(default_factory=dict)
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,8 @@ class Program:
 
     Attributes:
         path: The ``.pt2`` file.
-        precision: ``fp32`` (also the source of fp16 artifacts), ``int8``, ``int8-dynamic``, ``w8`` or ``w4``.
+        precision: ``fp32`` (also the source of fp16 artifacts), ``int8``, ``int8-dynamic``, ``w8`` or ``w4``; ``fp16``
+            and ``int16x8`` where the source framework's own converter wrote ``origin`` at that precision.
         dynamic_batch: Whether dimension 0 of every input is free.
         inputs: Names and shapes as a user feeds them.
         outputs: In the order in which the program returns them.
@@ -119,6 +120,8 @@ class Program:
         skipped: What compression left alone.
         sparsity: Share of zero weights in the program's matrices and kernels.
         warnings: What the user should know: a useless calibration set, outputs compared on generated inputs only.
+        origin: The ``.tflite`` file that the program was read from, written by the source framework's own converter;
+            the TFLite exporter publishes it instead of lowering the program again. None: no such file.
     """
 
     path: Path
@@ -135,6 +138,7 @@ class Program:
     skipped: tuple[SkippedLayer, ...] = ()
     sparsity: float = 0.0
     warnings: tuple[str, ...] = ()
+    origin: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,8 +478,10 @@ class TrainingReport:
     seconds: float
     sparsity: float
     sparsity_by_layer: dict[str, float] = field(default_factory=dict)
+    clusters_by_layer: dict[str, int] = field(default_factory=dict)
+    """Distinct weights of each clustered layer."""
     skipped: tuple[SkippedLayer, ...] = ()
-    """Layers that pruning left alone."""
+    """Layers that pruning or clustering left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,13 @@ def _delegated(report: ArtifactReport, _target: str | None) -> Figure:
     return Figure(None, "its delegate coverage is not known") if coverage is None else Figure(coverage.operators)
 
 
+def _delegated_macs(report: ArtifactReport, _target: str | None) -> Figure:
+    if report.artifact is None:
+        return Figure(None, "it was not built")
+    coverage = report.artifact.coverage
+    return Figure(None, "its delegate coverage is not known") if coverage is None else Figure(coverage.macs)
+
+
 def _float_islands(report: ArtifactReport, _target: str | None) -> Figure:
     if report.artifact is None:
         return Figure(None, "it was not built")
@@ -144,6 +151,7 @@ _KINDS = (
     FigureKind(name="sqnr_db", title="SQNR vs source", unit="dB", direction="min", read=_sqnr),
     FigureKind(name="max_steps", title="steps vs program", unit="steps", direction="max", read=_max_steps),
     FigureKind(name="delegated", title="delegated operators", unit="share", direction="min", read=_delegated),
+    FigureKind(name="delegated_macs", title="delegated MACs", unit="share", direction="min", read=_delegated_macs),
     FigureKind(name="float_islands", title="float islands", unit="", direction="max", read=_float_islands),
 )
 FIGURES: Mapping[str, FigureKind] = {kind.name: kind for kind in _KINDS}
@@ -176,7 +184,7 @@ def format_figure(value: float | None, unit: str) -> str:
 def format_change(change: float, relative_to: float | None, unit: str) -> str:
     """Print by how much a figure differs, with its sign, and relative to another where that says more.
 
-    Shares differ by points, decibels and steps by themselves; sizes and times also in per cent.
+    Shares differ by points, decibels and steps by themselves; sizes, times and rates also in per cent.
 
     Example:
         >>> format_change(12288, 81920, "bytes"), format_change(-0.012, 0.98, "share")
@@ -188,6 +196,6 @@ def format_change(change: float, relative_to: float | None, unit: str) -> str:
     if unit == "share":
         return f"{sign}{abs(change) * 100:.2f} points"
     text = f"{sign}{format_figure(abs(change), unit)}"
-    if unit in ("bytes", "ms") and relative_to:
+    if unit in ("bytes", "ms", "samples/s") and relative_to:
         text += f" ({sign}{abs(change / relative_to) * 100:.1f} %)"
     return text

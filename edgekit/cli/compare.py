@@ -17,7 +17,7 @@ def run(
     second: Annotated[Path, typer.Argument(help="Another of the same sort.", show_default=False)],
     inputs: Annotated[Path | None, typer.Option("--inputs", help="Artifacts: a .npz with input_0, input_1 …")] = None,
     num_threads: NumThreads = 1,
-    html: Annotated[Path | None, typer.Option("--html", help="Builds: also write the report of both here.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Builds: also write both as one page here.")] = None,
     json: Json = False,
 ) -> None:
     """Put two builds (figures of each) or two artifacts (outputs, and times taken by turns) side by side."""
@@ -30,20 +30,20 @@ def run(
 def _compare_builds(first: Path, second: Path, html: Path | None, *, json: bool) -> None:
     from edgekit.cli.output import print_json, print_table, say
     from edgekit.report.compare import compare_builds
-    from edgekit.report.html import render_report
-    from edgekit.report.tables import compare_table
+    from edgekit.report.compare_html import render_comparison
+    from edgekit.report.tables import compare_table, facts_table
     from edgekit.store.atomic import write_text
     from edgekit.store.manifest import read_manifest
 
     before, after = read_manifest(first), read_manifest(second)
     comparison = compare_builds(before, after)
     if html is not None:
-        write_text(html, render_report(after, compare_with=before))
+        write_text(html, render_comparison(before, after))
         say(f"wrote {html}")
     if json:
         print_json(comparison)
     else:
-        print_table(compare_table(comparison))
+        print_table(facts_table(comparison), compare_table(comparison))
 
 
 def _compare_artifacts(first: Path, second: Path, inputs: Path | None, num_threads: int, *, json: bool) -> None:

@@ -10,11 +10,17 @@ import typer
 from edgekit.cli.options import Force, Jobs, Json, Output
 
 NAME = "convert"
+TRUST = "Load files that execute code: pickles, and Keras files with Lambda layers or custom objects."
 
 
 def run(
     model: Annotated[
-        str, typer.Argument(help="A .pt2 or .onnx file, a state dict, or package.module:callable.", show_default=False)
+        str,
+        typer.Argument(
+            help="A .pt2, .onnx, .keras, .h5 or .tflite file, a SavedModel folder, a state dict with --builder, or "
+            "package.module:callable.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str, typer.Option("--to", help="Formats, separated by commas: tflite,executorch,coreml,onnx.")],
     precision: Annotated[str, typer.Option("--precision", help="Precisions, separated by commas.")] = "fp32",
@@ -29,7 +35,7 @@ def run(
         list[str] | None, typer.Option("--target", help="Also profile on this device; may be repeated.")
     ] = None,
     min_sqnr_db: Annotated[float | None, typer.Option(help="What quantized artifacts must keep.")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Load files that execute code (pickles).")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help=TRUST)] = False,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Set a recipe's value: data.args.size=224 for an image folder.")
     ] = None,
@@ -38,7 +44,7 @@ def run(
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Convert a model file or callable to other formats, run each artifact and compare it with the model.
+    """Convert a model of PyTorch or Keras to other formats, run each artifact and compare it with the model.
 
     Exit codes: 0 all good, 1 a comparison failed, 2 the input is wrong, 3 a tool failed, 130 interrupted.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.recipe.schema import (
+    ClusterRule,
     DataSection,
     DistilRule,
     ModelSection,
@@ -25,11 +26,13 @@ class ModelRequest:
         model: Source, arguments, weights, trust.
         data: Where the input signature comes from when the source does not say; None without data.
         rules: Place in the recipe -> layer rules written there; each must match a layer of this model.
+        quantize: The recipe's quantize steps: layers that they would have to refuse are refused now.
     """
 
     model: ModelSection
     data: DataSection | None
     rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    quantize: tuple[QuantizeRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class TrainRequest:
         model, data: What to train, on what.
         train: How; None: do not train (the weights are final), only describe and save.
         prune, distil: Compression during training; None: none.
+        cluster: Weights that share values, after the float training and before any quantization; None: none.
         work_dir: Checkpoints are kept here; training resumes from the newest.
         output_dir: ``weights.pt`` (or the framework's own) is written here.
     """
@@ -51,6 +55,7 @@ class TrainRequest:
     distil: DistilRule | None
     work_dir: Path
     output_dir: Path
+    cluster: ClusterRule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +75,11 @@ class ProgramRequest:
     Attributes:
         model, data: As in ``TrainRequest``.
         weights: The trained weights.
-        precision: ``fp32``, ``int8``, ``int8-dynamic``, ``w8`` or ``w4``.
+        precision: ``fp32``, ``int8``, ``int8-dynamic``, ``w8``, ``w4``, or one that the framework's ``programs`` name.
         quantize: The recipe's rule for this precision; None: defaults (post-training).
         train: The settings that quantization-aware epochs start from.
         prune: The pruning whose masks must survive quantization-aware training.
+        cluster: The clustering whose shared values must survive it; None: none.
         verify: How many samples become the reference.
         dynamic_batch: Whether the program's batch is free.
         work_dir: Scratch.
@@ -92,3 +98,4 @@ class ProgramRequest:
     dynamic_batch: bool
     work_dir: Path
     output_dir: Path
+    cluster: ClusterRule | None = None

@@ -12,8 +12,17 @@ from edgekit.data.fingerprint import code_digest, data_digest, path_digest
 from edgekit.formats import format_spec
 from edgekit.frameworks.requests import ModelRequest, ProgramRequest, TrainRequest, TrainResult
 from edgekit.pipeline.plan import ArtifactPlan, Plan, framework_of, tool_versions
+from edgekit.pipeline.sources import is_entry
 from edgekit.pipeline.stages import StageCall
-from edgekit.recipe.schema import DistilRule, ModelSection, PruneRule, QuantizeRule
+from edgekit.recipe.schema import (
+    ClusterRule,
+    CompressStep,
+    DistilRule,
+    LayerRules,
+    ModelSection,
+    PruneRule,
+    QuantizeRule,
+)
 from edgekit.records import Artifact, ExportRequest, Precision, ProfileConfig, Program
 from edgekit.targets import Device, ProfileRequest, target_spec
 from edgekit.verify.requests import VerifyRequest
@@ -45,10 +54,12 @@ class Calls:
     def describe(self) -> StageCall:
         """Load the model, list its layers, check the rules that pick them."""
         rules = _layer_rules(self._recipe.compress)
-        request = ModelRequest(model=self._recipe.model, data=self._recipe.data, rules=rules)
+        quantize = tuple(step.quantize for step in self._recipe.compress if step.quantize is not None)
+        request = ModelRequest(model=self._recipe.model, data=self._recipe.data, rules=rules, quantize=quantize)
+        settings = [rule.model_dump(mode="json") for rule in quantize]
         return StageCall(
             name="describe",
-            reads={**self._model_reads, "rules": rules},
+            reads={**self._model_reads, "rules": rules, "quantize": settings},
             entry=self._framework.describe,
             request=lambda _: request,
         )
@@ -58,9 +69,9 @@ class Calls:
         train = self._recipe.train
         prune = cast(PruneRule | None, self._recipe.rule("prune"))
         distil = cast(DistilRule | None, self._recipe.rule("distil"))
-        launcher: tuple[str, ...] = ()
-        if train is not None and train.devices > 1:
-            launcher = ("torch.distributed.run", "--standalone", f"--nproc_per_node={train.devices}")
+        cluster = cast(ClusterRule | None, self._recipe.rule("cluster"))
+        devices = train.devices if train is not None else 1
+        launcher = [part.format(devices=devices) for part in self._framework.launcher] if devices > 1 else ()
         return StageCall(
             name="train",
             reads=self._train_reads(),
@@ -70,6 +81,7 @@ class Calls:
                 data=self._recipe.data,
                 train=train,
                 prune=prune,
+                cluster=cluster,
                 distil=distil,
                 work_dir=workspace.scratch,
                 output_dir=workspace.out,
@@ -80,12 +92,13 @@ class Calls:
     def _train_reads(self) -> dict[str, Any]:
         train = self._recipe.train
         distil = cast(DistilRule | None, self._recipe.rule("distil"))
-        prune = self._recipe.rule("prune")
+        prune, cluster = self._recipe.rule("prune"), self._recipe.rule("cluster")
         return {
             **self._model_reads,
             "train": train.model_dump(mode="json") if train else None,
             "loss": code_digest(train.loss) if train is not None and ":" in train.loss else None,
             "prune": prune.model_dump(mode="json") if prune else None,
+            "cluster": cluster.model_dump(mode="json") if cluster else None,
             "distil": distil.model_dump(mode="json") if distil else None,
             "teacher": model_digest(distil.teacher) if distil else None,
         }
@@ -105,6 +118,7 @@ class Calls:
                 quantize=rule,
                 train=self._recipe.train,
                 prune=cast(PruneRule | None, self._recipe.rule("prune")),
+                cluster=cast(ClusterRule | None, self._recipe.rule("cluster")),
                 distil=cast(DistilRule | None, self._recipe.rule("distil")),
                 verify=self._recipe.verify,
                 dynamic_batch=dynamic_batch,
@@ -221,17 +235,16 @@ def model_digest(section: ModelSection) -> dict[str, Any]:
         value = getattr(section, name)
         if value is None:
             continue
-        is_code = ":" in value and not Path(value).exists()
+        is_code = is_entry(value)
         reads[name] = {"entry": value, "code": code_digest(value)} if is_code else path_digest(Path(value))
     return reads
 
 
-def _layer_rules(steps: Iterable[Any]) -> dict[str, tuple[str, ...]]:
+def _layer_rules(steps: Iterable[CompressStep]) -> dict[str, tuple[str, ...]]:
     """Return ``place in the recipe -> rules`` of every step that skips layers."""
     rules = {}
     for place, step in enumerate(steps):
-        for kind in ("prune", "quantize"):
-            section = getattr(step, kind)
-            if section is not None and section.skip:
-                rules[f"compress.{place}.{kind}.skip"] = section.skip
+        section = getattr(step, step.kind)
+        if isinstance(section, LayerRules) and section.skip:
+            rules[f"compress.{place}.{step.kind}.skip"] = section.skip
     return rules

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import DataError
+from edgekit.pipeline.sources import is_entry
 from edgekit.recipe import Recipe, parse_recipe
 from edgekit.recipe.load import apply_changes
 
@@ -27,7 +28,7 @@ def conversion_recipe(
     """Write the recipe of a conversion.
 
     Args:
-        model: A file or ``package.module:callable``.
+        model: A file, a SavedModel folder or ``package.module:callable``.
         formats: To write.
         precisions: Each format is made at each of them.
         calibration_data: Real samples, by which scales are found and outputs compared; None: generated inputs.
@@ -57,9 +58,13 @@ def conversion_recipe(
 
 
 def _name_of(model: str) -> str:
-    stem = model.rpartition(":")[2] if ":" in model and not Path(model).exists() else Path(model).stem
-    module = model.partition(":")[0].split(".") if ":" in model else []
-    name = "-".join([*module[-2:-1], stem]) if module else stem
+    if is_entry(model):
+        module, _, attribute = model.partition(":")
+        name = "-".join([*module.split(".")[-2:-1], attribute])
+    else:
+        path = Path(model).absolute()
+        versioned = path.is_dir() and path.name.isdigit()  # TensorFlow Serving's layout: model/1/saved_model.pb
+        name = f"{path.parent.name}-{path.name}" if versioned else path.stem
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "model"
 
 

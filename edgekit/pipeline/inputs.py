@@ -8,6 +8,7 @@ from typing import cast
 
 from edgekit.data.fingerprint import locate_module
 from edgekit.errors import DataError, ModelError, RecipeError
+from edgekit.pipeline.sources import framework_of_folder, is_entry, source_kinds
 from edgekit.recipe.schema import DataSection, DistilRule, ModelSection, Recipe
 
 
@@ -39,11 +40,14 @@ def _check_model(place: str, section: ModelSection) -> None:
         text = getattr(section, key)
         if text is None:
             continue
-        if key != "weights" and ":" in text and not Path(text).exists():
+        if key != "weights" and is_entry(text):
             _require_module(f"{place}.{key}", text, ModelError)
+        elif key == "source" and framework_of_folder(Path(text)) is not None:
+            continue
         elif not Path(text).is_file():
-            expected = "a file" if key == "weights" else "package.module:callable or a file"
-            raise ModelError(f"{place}.{key}: expected {expected}; there is no file {text!r} in {Path.cwd()}.")
+            expected = "a file" if key == "weights" else source_kinds()
+            state = f"{text!r} is no file" if Path(text).exists() else f"there is no file {text!r} in {Path.cwd()}"
+            raise ModelError(f"{place}.{key}: expected {expected}; {state}.")
 
 
 def _check_data(section: DataSection) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from edgekit.budget.limits import check_budgets_can_be_judged, limits_of, match_artifacts
 from edgekit.contracts import BackendSpec, FormatSpec, FrameworkSpec
-from edgekit.data.fingerprint import locate_module
-from edgekit.errors import MissingToolError, ModelError, RecipeError, UnsupportedError
+from edgekit.errors import MissingToolError, RecipeError, UnsupportedError
 from edgekit.formats import format_spec, require_cell
-from edgekit.frameworks import framework_spec, framework_specs
+from edgekit.frameworks import framework_spec
+from edgekit.pipeline.sources import find_framework
 from edgekit.recipe.pruning import check_prune_rule
-from edgekit.recipe.schema import ExportRule, Recipe
+from edgekit.recipe.schema import CompressStep, ExportRule, QuantizeRule, Recipe
 from edgekit.records import FormatName, FrameworkName, Precision, artifact_id
 from edgekit.targets import Device, find_device
 
@@ -79,9 +77,9 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     framework = framework_spec(recipe.framework or find_framework(recipe.model.source, recipe.model.builder))
     _require_installed(framework.distributions, framework.title, framework.extra)
-    artifacts = tuple(_plan_artifacts(recipe))
+    artifacts = tuple(_plan_artifacts(recipe, framework))
     _refuse_twice(artifacts)
-    _check_compression(recipe, artifacts)
+    _check_compression(recipe, artifacts, framework)
     devices = tuple(find_device(name) for name in recipe.profile.targets)
     _check_budgets(recipe, artifacts)
     programs = dict.fromkeys((artifact.program, artifact.dynamic_batch) for artifact in artifacts)
@@ -95,57 +93,15 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
-def find_framework(source: str, builder: str | None = None) -> FrameworkName:
-    """Find out whose model a source is, without importing it: by suffix, or by what its module imports.
-
-    Raises:
-        ModelError: Neither tells; the message says how to state it.
-    """
-    entry = builder or source
-    if ":" not in entry or Path(entry).exists():
-        return _framework_by_suffix(entry)
-    file = locate_module(entry.partition(":")[0])
-    if file is None:
-        raise ModelError(
-            f"model: expected 'package.module:callable' or a file; there is no module {entry.partition(':')[0]!r} "
-            f"in the working folder ({Path.cwd()}) or installed, and no such file. Run from the folder that holds it."
-        )
-    try:
-        imported = _imported_names(ast.parse(file.read_bytes(), filename=file.name))
-    except (SyntaxError, ValueError) as error:
-        raise ModelError(f"model: {file} is not valid Python: {error}. Correct it and run again.") from error
-    if imported & {"tensorflow", "keras", "tf_keras"}:
-        return "keras"
-    if imported & {"torch", "torchvision", "timm", "transformers"}:
-        return "pytorch"
-    raise ModelError(f"model: {entry!r} imports neither torch nor keras; state `framework: pytorch` in the recipe.")
-
-
-def _framework_by_suffix(source: str) -> FrameworkName:
-    for spec in framework_specs().values():
-        if source.endswith(spec.suffixes):
-            return spec.name
-    known = ", ".join(suffix for spec in framework_specs().values() for suffix in spec.suffixes)
-    raise ModelError(f"model: expected 'package.module:callable' or a file ending in {known}; received {source!r}.")
-
-
-def _imported_names(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-def _plan_artifacts(recipe: Recipe) -> Iterable[ArtifactPlan]:
+def _plan_artifacts(recipe: Recipe, framework: FrameworkSpec) -> Iterable[ArtifactPlan]:
     for place, rule in enumerate(recipe.export):
         spec = format_spec(rule.format)
         _require_installed(spec.distributions, spec.title, spec.extra)
         _check_options(spec, rule, f"export.{place}")
         for precision in rule.precision:
             backend, program = require_cell(spec, precision, rule.backend)
+            program = framework.programs.get((spec.name, precision), program)
+            _refuse(framework, precision, f"export.{place}: {spec.name} at {precision}")
             if rule.batch == "dynamic" and spec.dynamic_batch is not None:
                 refusal = spec.dynamic_batch
                 raise UnsupportedError(
@@ -185,33 +141,62 @@ def _refuse_twice(artifacts: tuple[ArtifactPlan, ...]) -> None:
         raise RecipeError(f"export: expected each artifact once; received twice: {', '.join(twice)}.")
 
 
-def _check_compression(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...]) -> None:
-    wanted = {artifact.precision for artifact in artifacts} | {artifact.program for artifact in artifacts}
-    for place, step in enumerate(recipe.compress):
-        rule = step.quantize
-        if rule is not None and rule.precision not in wanted:
-            raise RecipeError(
-                f"compress.{place}.quantize: no artifact is exported at {rule.precision}; "
-                f"exported: {', '.join(sorted({artifact.precision for artifact in artifacts}))}."
-            )
-        if rule is not None and rule.mode == "qat" and rule.precision != "int8":
-            raise UnsupportedError(
-                f"compress.{place}.quantize: quantization-aware training to {rule.precision}",
-                reason="only int8 activations and weights have fake-quantize operations to train through",
-                instead="mode: ptq, or precision: int8",
-            )
+def _check_compression(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...], framework: FrameworkSpec) -> None:
+    for number, step in enumerate(recipe.compress):
+        place = f"compress.{number}.{step.kind}"
+        _refuse(framework, step.kind, place)
+        if step.quantize is not None:
+            _check_quantize_rule(step.quantize, artifacts, framework, place)
         if step.prune is not None:
-            check_prune_rule(step.prune, f"compress.{place}.prune")
-        if recipe.train is None and (step.prune or step.distil or (rule is not None and rule.mode == "qat")):
-            raise RecipeError(f"compress.{place}: this step happens during training, and the recipe has no `train:`.")
-    _check_data(recipe, artifacts)
+            check_prune_rule(step.prune, place)
+        if recipe.train is None and _needs_training(step):
+            raise RecipeError(f"{place}: this step happens during training, and the recipe has no `train:`.")
+    _check_data(recipe, artifacts, framework)
 
 
-def _check_data(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...]) -> None:
+def _needs_training(step: CompressStep) -> bool:
+    return step.quantize is None or step.quantize.mode == "qat"
+
+
+def _check_quantize_rule(
+    rule: QuantizeRule, artifacts: tuple[ArtifactPlan, ...], framework: FrameworkSpec, place: str
+) -> None:
+    wanted = {artifact.precision for artifact in artifacts} | {artifact.program for artifact in artifacts}
+    if rule.precision not in wanted:
+        raise RecipeError(
+            f"{place}: no artifact is exported at {rule.precision}; "
+            f"exported: {', '.join(sorted({artifact.precision for artifact in artifacts}))}."
+        )
+    if rule.mode == "qat" and rule.precision != "int8":
+        raise UnsupportedError(
+            f"{place}: quantization-aware training to {rule.precision}",
+            reason="only int8 activations and weights have fake-quantize operations to train through",
+            instead="mode: ptq, or precision: int8",
+        )
+    if rule.calibration == "histogram":
+        _refuse(framework, "quantize.calibration: histogram", f"{place}.calibration: histogram")
+    if rule.unsupported == "refuse":
+        _refuse(framework, "quantize.unsupported", f"{place}.unsupported: refuse")
+        if rule.mode != "qat":
+            raise RecipeError(
+                f"{place}.unsupported: refuse is about quantization-aware training, and this step is post-training; "
+                "write mode: qat, or leave the key out."
+            )
+
+
+def _refuse(framework: FrameworkSpec, asked: str, place: str) -> None:
+    refusal = framework.refusals.get(asked)
+    if refusal is not None:
+        raise UnsupportedError(f"{place} of a {framework.title} model", reason=refusal.reason, instead=refusal.instead)
+
+
+def _check_data(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...], framework: FrameworkSpec) -> None:
     if recipe.data is not None:
         return
     if recipe.train is not None:
         raise RecipeError("train: training needs `data:`.")
+    if framework.own_scales and recipe.model.source.endswith(framework.own_scales):
+        return
     for artifact in artifacts:
         if artifact.precision in CALIBRATED:
             raise RecipeError(

@@ -226,7 +226,7 @@ class _Journey:
             replace(report, verdicts=tuple(verdict for verdict in verdicts if verdict.artifact == report.id))
             for report in reports
         ]
-        details = next((self._programs[key] for key in self._plan.programs[::-1] if key in self._programs), None)
+        programs = [self._programs[key] for key in self._plan.programs[::-1] if key in self._programs]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=recipe.name,
@@ -240,8 +240,8 @@ class _Journey:
             training=trained.report,
             artifacts=tuple(reports),
             skipped=_unique(program.skipped for program in self._programs.values()),
-            layer_errors=_read_all(details, "layer_errors.json", LayerError),
-            weight_histograms=_read_all(details, "weight_histograms.json", WeightHistogram),
+            layer_errors=_read_all(programs, "layer_errors.json", LayerError),
+            weight_histograms=_read_all(programs, "weight_histograms.json", WeightHistogram),
             warnings=(*self._plan.warnings, *self._calls.warnings(self._programs.values())),
         )
         for (precision, dynamic), program in self._programs.items():
@@ -272,9 +272,11 @@ def _unique(groups: Iterable[tuple[SkippedLayer, ...]]) -> tuple[SkippedLayer, .
     return tuple(dict.fromkeys(layer for group in groups for layer in group))
 
 
-def _read_all(program: Program | None, name: str, kind: type[Record]) -> tuple[Record, ...]:
-    path = None if program is None else program.path.parent / name
-    if path is None or not path.is_file():
+def _read_all(programs: Iterable[Program], name: str, kind: type[Record]) -> tuple[Record, ...]:
+    """Read what the first program that knows it says of its layers: a float one has no quantization errors to tell."""
+    files = (program.path.parent / name for program in programs)
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
         return ()
     return tuple(from_json(kind, item) for item in json.loads(path.read_text(encoding="utf-8")))
 

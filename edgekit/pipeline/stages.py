@@ -40,7 +40,7 @@ class StageCall:
         entry: The function that does it.
         request: Makes its argument, given where to work.
         timeout_s: Limit of the child process.
-        launcher: Modules put before the child's (``torch.distributed.run`` and its options).
+        launcher: Modules put before the child's (``torch.distributed.run`` and its options, for one).
         threads: Threads of the numerical libraries in the child; None: theirs to choose.
     """
 

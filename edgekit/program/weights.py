@@ -10,6 +10,16 @@ from torch.export import ExportedProgram
 
 from edgekit.program.edit import ProgramEdit
 from edgekit.program.quantization import dequantize_constant, is_dequantize, is_quantize, quantize_before
+from edgekit.program.rewrites import CONVOLUTIONS, LINEAR, TRANSPOSED
+
+EMBEDDING = (torch.ops.aten.embedding.default,)
+
+
+def weight_argument(node: torch.fx.Node) -> int | None:
+    """Return the position of the weight that an operation multiplies with, None for other operations."""
+    if node.target in (*CONVOLUTIONS, *TRANSPOSED, *LINEAR):
+        return 1
+    return 0 if node.target in EMBEDDING else None
 
 
 @dataclass(frozen=True, slots=True)

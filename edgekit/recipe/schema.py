@@ -55,15 +55,16 @@ class ModelSection(Section):
     """Where the model comes from."""
 
     source: str
-    """``package.module:callable``, a ``.pt2`` or ``.onnx`` file, or a state dict (``.pt``) with ``builder``."""
+    """``package.module:callable``; a ``.pt2``, ``.onnx``, ``.keras``, ``.h5`` or ``.tflite`` file; a SavedModel folder;
+    or a state dict (``.pt``) with ``builder``."""
     builder: str | None = None
     """``package.module:callable`` that builds the module a state dict belongs to."""
     weights: str | None = None
-    """A state dict to load into what ``source`` builds."""
+    """Weights to load into what ``source`` builds: a state dict, or a Keras weights file."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the callable."""
     trust: bool = False
-    """Allow files that execute code when loaded (pickles)."""
+    """Allow files that execute code when loaded (pickles, Lambda layers and custom objects in Keras files)."""
 
 
 class DataSection(Section):
@@ -108,7 +109,7 @@ class TrainSection(Section):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``."""
     devices: int = Field(default=1, ge=1)
-    """Data-parallel processes, one device each."""
+    """Devices that train in parallel, each on its share of a batch."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training (autocast)."""
     compile: bool | Literal["auto"] = "auto"
@@ -144,6 +145,19 @@ class PruneRule(LayerRules):
     every_steps: int = Field(default=20, ge=1)
 
 
+class ClusterRule(LayerRules):
+    """Let the weights of a layer share a few values (Keras), with some more training."""
+
+    clusters: int = Field(default=16, ge=2, le=256)
+    """Distinct values a layer's weights may take."""
+    init: Literal["kmeans++", "linear", "density"] = "kmeans++"
+    """Where the first values come from: the weights themselves (``kmeans++``), their range, or their distribution."""
+    epochs: int = Field(default=1, ge=1)
+    """Epochs of training with shared weights."""
+    lr: float | None = Field(default=None, gt=0)
+    """Learning rate of those epochs; a tenth of the float one unless given."""
+
+
 class QuantizeRule(LayerRules):
     """Fix scales, after training or with more training."""
 
@@ -155,6 +169,8 @@ class QuantizeRule(LayerRules):
     """Learning rate of quantization-aware training; a tenth of the float one unless given."""
     per_channel: bool = True
     calibration: Literal["minmax", "histogram"] = "minmax"
+    unsupported: Literal["refuse", "float"] = "float"
+    """Layers that quantization-aware training cannot handle: left in ``float``, named in the report, or refused."""
 
 
 class DistilRule(Section):
@@ -175,14 +191,21 @@ class CompressStep(Section):
     """One compression step: exactly one key."""
 
     prune: PruneRule | None = None
+    cluster: ClusterRule | None = None
     quantize: QuantizeRule | None = None
     distil: DistilRule | None = None
+
+    @property
+    def kind(self) -> str:
+        """``prune``, ``cluster``, ``quantize`` or ``distil``."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _one_step(self) -> CompressStep:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of prune, quantize, distil in a step; received {given or 'none'}")
+            known = ", ".join(type(self).model_fields)
+            raise ValueError(f"expected exactly one of {known} in a step; received {given or 'none'}")
         return self
 
 
@@ -277,7 +300,7 @@ class Recipe(Section):
     def _source_only(cls, value: object) -> object:
         return {"source": value} if isinstance(value, str) else value
 
-    def rule(self, kind: Literal["prune", "distil"]) -> PruneRule | DistilRule | None:
+    def rule(self, kind: Literal["prune", "cluster", "distil"]) -> PruneRule | ClusterRule | DistilRule | None:
         """Return the one step of this kind, None when there is none."""
         return next((found for step in self.compress if (found := getattr(step, kind)) is not None), None)
 
@@ -288,10 +311,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _steps_are_unique(self) -> Recipe:
-        kinds = [
-            f"quantize to {step.quantize.precision}" if step.quantize else ("prune" if step.prune else "distil")
-            for step in self.compress
-        ]
+        kinds = [f"quantize to {step.quantize.precision}" if step.quantize else step.kind for step in self.compress]
         twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if twice:
             raise ValueError(f"expected each compression step once; received twice: {', '.join(twice)}")

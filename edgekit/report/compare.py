@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgekit.budget.baseline import not_comparable
 from edgekit.budget.figures import FIGURES, FigureKind, format_change, profile_on, targets_of
-from edgekit.budget.significance import slower_p_value
-from edgekit.records import SCHEMA_VERSION, ArtifactReport, Manifest
+from edgekit.budget.significance import share_p_value, slower_p_value
+from edgekit.records import SCHEMA_VERSION, ArtifactReport, FrameworkName, Manifest
+from edgekit.report.compare_facts import FRAMEWORK_TITLES, ComparedFact, build_facts, differences
 
 Standing = Literal["better", "worse", "same", "within noise", "not comparable", "only before", "only after"]
 
@@ -22,7 +23,7 @@ class ComparedFigure:
     """One figure of both builds.
 
     Attributes:
-        name: As in budgets, or ``training_rate``, ``source_accuracy``.
+        name: As in budgets, or ``training_rate``, ``training_time``, ``source_accuracy``.
         title: For people.
         target: The device of a profile's figure.
         before, after: In ``unit``; None where it is not known.
@@ -51,45 +52,143 @@ class ComparedArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two builds, ``before`` and ``after``."""
+    """Two builds: ``before`` and ``after``, the first and the second that were named.
+
+    Attributes:
+        before, after: Names of the builds.
+        before_framework, after_framework: Whose models they are; None where a build does not tell.
+        facts: What each build is.
+        training: Figures of the training and of the float models.
+        artifacts: In the order of the first build, what only the second has at the end.
+        notes: What a reader must know before believing a difference.
+    """
 
     schema_version: int = SCHEMA_VERSION
     before: str
     after: str
+    before_framework: FrameworkName | None = None
+    after_framework: FrameworkName | None = None
+    facts: tuple[ComparedFact, ...] = ()
     training: tuple[ComparedFigure, ...]
     artifacts: tuple[ComparedArtifact, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def across_frameworks(self) -> bool:
+        """Whether the models are of two frameworks: rivals then, neither the earlier one."""
+        return (
+            self.before_framework is not None
+            and self.after_framework is not None
+            and self.before_framework != self.after_framework
+        )
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """What the columns are called: the builds' names, with the framework or the order where that is needed."""
+        names = (self.before, self.after)
+        if self.across_frameworks:
+            first, second = self.labels
+            named = first.lower() in self.before.lower() and second.lower() in self.after.lower()
+            names = names if named else (f"{self.before} ({first})", f"{self.after} ({second})")
+        return names if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What the builds are called in a sentence: their frameworks where these differ, else as the columns."""
+        if self.before_framework and self.after_framework and self.across_frameworks:
+            return FRAMEWORK_TITLES[self.before_framework], FRAMEWORK_TITLES[self.after_framework]
+        return self.heads
+
+    def word(self, standing: str) -> str:
+        """Say a standing for people: ``better`` than before, or which of two rivals is; and which one has it alone."""
+        first, second = self.labels
+        words = {"only before": f"only in {first}", "only after": f"only in {second}"}
+        if self.across_frameworks:
+            words |= {"better": f"{second} better", "worse": f"{first} better"}
+        return words.get(standing, standing)
+
 
 def compare_builds(before: Manifest, after: Manifest) -> Comparison:
     """Put two builds side by side, in the order of the first, what only the second has at the end."""
+    frameworks = [manifest.source.framework if manifest.source else None for manifest in (before, after)]
+    comparison = Comparison(
+        before=before.name,
+        after=after.name,
+        before_framework=frameworks[0],
+        after_framework=frameworks[1],
+        training=_training(before, after),
+        artifacts=(),
+    )
     old = {report.id: report for report in before.artifacts}
     new = {report.id: report for report in after.artifacts}
-    notes: list[str] = []
-    artifacts = tuple(_artifact(name, old.get(name), new.get(name), notes) for name in dict.fromkeys((*old, *new)))
-    return Comparison(
-        before=before.name, after=after.name, training=_training(before, after), artifacts=artifacts, notes=tuple(notes)
-    )
+    maker = _Figures(comparison)
+    artifacts = tuple(maker.artifact(name, old.get(name), new.get(name)) for name in dict.fromkeys((*old, *new)))
+    notes = (*differences(before, after, comparison.heads), *maker.notes)
+    return replace(comparison, facts=build_facts(before, after), artifacts=artifacts, notes=notes)
 
 
-def _artifact(name: str, old: ArtifactReport | None, new: ArtifactReport | None, notes: list[str]) -> ComparedArtifact:
-    present = [report for report in (old, new) if report is not None]
-    standing: Literal["both", "only before", "only after"] = (
-        "both" if len(present) == 2 else "only before" if old else "only after"
-    )
-    figures = []
-    for kind in FIGURES.values():
-        for target in targets_of(present) if kind.per_target else (None,):
-            before = kind.read(old, target).value if old else None
-            after = kind.read(new, target).value if new else None
-            if before is not None or after is not None:
-                reason = _reason(old, new, target)
-                figures.append(_figure(kind, target, before, after, old, new, comparable=reason is None))
-    for target in targets_of(present):
-        reason = _reason(old, new, target)
-        if reason is not None:
-            notes.append(f"{name} on {target}: the times are not comparable with those before, {reason}")
-    return ComparedArtifact(id=name, standing=standing, figures=tuple(figures))
+class _Figures:
+    """Compares artifacts, and notes what cannot be compared.
+
+    Args:
+        comparison: Names the builds.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self.notes: list[str] = []
+
+    def artifact(self, name: str, old: ArtifactReport | None, new: ArtifactReport | None) -> ComparedArtifact:
+        """Compare one artifact, of which at least one build has a report."""
+        present = [report for report in (old, new) if report is not None]
+        standing: Literal["both", "only before", "only after"] = (
+            "both" if len(present) == 2 else "only before" if old else "only after"
+        )
+        figures = []
+        for kind in FIGURES.values():
+            for target in targets_of(present) if kind.per_target else (None,):
+                before = kind.read(old, target).value if old else None
+                after = kind.read(new, target).value if new else None
+                if before is not None or after is not None:
+                    found = self._standing(kind, target, before, after, old, new)
+                    figures.append(_compared(kind.name, kind.title, target, kind.unit, before, after, found))
+        for target in targets_of(present):
+            reason = _reason(old, new, target)
+            if reason is not None:
+                whose = self._comparison.heads[0]
+                self.notes.append(f"{name} on {target}: the times are not comparable with those of {whose}, {reason}")
+        broken = [head for head, report in zip(self._comparison.heads, (old, new), strict=True) if is_wrong(report)]
+        if broken and standing == "both":
+            self.notes.append(
+                f"{name} does not agree with its model in {' and '.join(broken)}: being better says nothing"
+            )
+        return ComparedArtifact(id=name, standing=standing, figures=tuple(figures))
+
+    def _standing(
+        self,
+        kind: FigureKind,
+        target: str | None,
+        before: float | None,
+        after: float | None,
+        old: ArtifactReport | None,
+        new: ArtifactReport | None,
+    ) -> Standing:
+        found = _standing(before, after, lower_is_better=kind.direction == "max")
+        if _reason(old, new, target) is not None:
+            return "not comparable"
+        if old is None or new is None or found not in ("better", "worse"):
+            return found
+        noisy = kind.unit == "ms" and _is_noise(old, new, target)
+        # A retrained model is another draw, so its accuracy may differ by luck; that of a rival always is another draw.
+        noisy = noisy or (
+            self._comparison.across_frameworks and kind.name in ("accuracy", "accuracy_drop") and _is_chance(old, new)
+        )
+        return "within noise" if noisy else found
+
+
+def is_wrong(report: ArtifactReport | None) -> bool:
+    """Say whether an artifact failed its comparison with the source model: its other figures then count for nothing."""
+    return report is not None and report.parity is not None and report.parity.status == "fail"
 
 
 def _reason(old: ArtifactReport | None, new: ArtifactReport | None, target: str | None) -> str | None:
@@ -98,30 +197,20 @@ def _reason(old: ArtifactReport | None, new: ArtifactReport | None, target: str 
     return not_comparable(profile_on(old, target), profile_on(new, target))
 
 
-def _figure(
-    kind: FigureKind,
-    target: str | None,
-    before: float | None,
-    after: float | None,
-    old: ArtifactReport | None,
-    new: ArtifactReport | None,
-    *,
-    comparable: bool,
-) -> ComparedFigure:
-    standing = _standing(before, after, lower_is_better=kind.direction == "max")
-    if not comparable:
-        standing = "not comparable"
-    elif kind.unit == "ms" and standing in ("better", "worse") and old and new and _is_noise(old, new, target):
-        standing = "within noise"
-    return _compared(kind.name, kind.title, target, kind.unit, before, after, standing)
-
-
 def _is_noise(old: ArtifactReport, new: ArtifactReport, target: str | None) -> bool:
     first, second = profile_on(old, target), profile_on(new, target)
     if first is None or second is None:
         return False
     before, after = first.latency_ms.samples, second.latency_ms.samples
     return min(slower_p_value(before, after), slower_p_value(after, before)) >= SIGNIFICANCE
+
+
+def _is_chance(old: ArtifactReport, new: ArtifactReport) -> bool:
+    """Say whether two accuracies on so many samples may differ by chance."""
+    if old.parity is None or new.parity is None or old.parity.accuracy is None or new.parity.accuracy is None:
+        return False
+    samples = (old.parity.samples, new.parity.samples)
+    return share_p_value(old.parity.accuracy, new.parity.accuracy, samples) >= SIGNIFICANCE
 
 
 def _standing(before: float | None, after: float | None, *, lower_is_better: bool) -> Standing:
@@ -157,22 +246,38 @@ def _compared(
 
 
 def training_rate(manifest: Manifest) -> float | None:
-    """Return the training's throughput in samples a second, the median over its epochs; None without training."""
+    """Return the float training's throughput in samples a second, the median over its epochs; None without training.
+
+    Epochs of quantization-aware training or clustering do more for each sample, so they count only where there are no
+    others.
+    """
     epochs = manifest.training.epochs if manifest.training else ()
-    rates = sorted(epoch.samples_per_second for epoch in epochs)
+    plain = [epoch for epoch in epochs if epoch.phase == "train"] or epochs
+    rates = sorted(epoch.samples_per_second for epoch in plain)
     return rates[len(rates) // 2] if rates else None
 
 
 def _training(before: Manifest, after: Manifest) -> tuple[ComparedFigure, ...]:
     def rows() -> Iterator[ComparedFigure]:
+        training = [manifest.training for manifest in (before, after) if manifest.training]
+        same_device = len({found.device for found in training}) <= 1
+        same_length = len({len(found.epochs) for found in training}) <= 1
         rates = training_rate(before), training_rate(after)
-        devices = {manifest.training.device for manifest in (before, after) if manifest.training}
         standing = _standing(*rates, lower_is_better=False)
-        if len(devices) > 1:
+        if None not in rates and not same_device:
             standing = "not comparable"
         yield _compared("training_rate", "training throughput", None, "samples/s", *rates, standing)
+        times = _training_ms(before), _training_ms(after)
+        standing = _standing(*times, lower_is_better=True)
+        if None not in times and not (same_device and same_length):
+            standing = "not comparable"
+        yield _compared("training_time", "training time", None, "ms", *times, standing)
         accuracy = before.source_accuracy, after.source_accuracy
         standing = _standing(*accuracy, lower_is_better=False)
         yield _compared("source_accuracy", "source accuracy", None, "share", *accuracy, standing)
 
     return tuple(row for row in rows() if row.before is not None or row.after is not None)
+
+
+def _training_ms(manifest: Manifest) -> float | None:
+    return manifest.training.seconds * 1e3 if manifest.training else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 from markupsafe import Markup
 
 from edgekit.budget.figures import FIGURES, FigureKind, format_figure, targets_of
-from edgekit.records import ArtifactReport, LatencyMs, Manifest, TrainingReport, WeightHistogram
+from edgekit.records import ArtifactReport, EpochMetrics, LatencyMs, Manifest, TrainingReport, WeightHistogram
 from edgekit.report import plots
 from edgekit.report.overview import standing_of
 from edgekit.units import format_duration_ms, format_size
@@ -121,6 +121,35 @@ def training_plots(training: TrainingReport) -> tuple[Plot, ...]:
     ]
     if any(epoch.sparsity for epoch in epochs):
         drawn.append(plot("Sparsity", "share", sparsity=[epoch.sparsity for epoch in epochs]))
+    return tuple(found for found in drawn if found.svg)
+
+
+def compared_training_plots(
+    first: TrainingReport | None, second: TrainingReport | None, names: tuple[str, str]
+) -> tuple[Plot, ...]:
+    """Draw loss, validation accuracy and throughput of two trainings over their epochs, one curve each.
+
+    Args:
+        first: None where there was no training: its curve is left out.
+        second: The same.
+        names: What to call them.
+    """
+    epochs = [report.epochs if report else () for report in (first, second)]
+
+    def plot(title: str, unit: str, pick: Callable[[EpochMetrics], float | None]) -> Plot:
+        lines = [
+            plots.Line(name=name, values=[pick(epoch) for epoch in found], series=series)
+            for series, (name, found) in enumerate(zip(names, epochs, strict=True))
+            if found
+        ]
+        svg = plots.curves(lines, plots.Axis(title=title, text=_tick(unit), most=_most(unit)), "epoch")
+        return Plot(title=title, svg=svg, keys=tuple((line.series, line.name) for line in lines))
+
+    drawn = (
+        plot("Loss", "", lambda epoch: epoch.loss),
+        plot("Validation accuracy", "share", lambda epoch: epoch.validation_accuracy),
+        plot("Samples a second", "", lambda epoch: epoch.samples_per_second),
+    )
     return tuple(found for found in drawn if found.svg)
 
 

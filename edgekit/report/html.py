@@ -31,7 +31,7 @@ def render_report(manifest: Manifest, *, compare_with: Manifest | None = None) -
     Returns:
         The whole page: no other file, no network, the same bytes for the same builds.
     """
-    template = _environment().get_template("report.html.j2")
+    template = page_environment().get_template("report.html.j2")
     return template.render(
         manifest=manifest,
         banner=overview.banner(manifest),
@@ -51,7 +51,8 @@ def render_report(manifest: Manifest, *, compare_with: Manifest | None = None) -
     )
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return the templates of every page, with the filters and functions that they call."""
     environment = Environment(
         loader=PackageLoader("edgekit.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import chi2_contingency, mannwhitneyu
 
-from edgekit.budget.significance import slower_p_value, smallest_p_value
+from edgekit.budget.significance import share_p_value, slower_p_value, smallest_p_value
 
 finite = st.floats(0.01, 1e4, allow_nan=False)
 
@@ -60,3 +60,19 @@ def test_false_alarms_are_as_rare_as_promised_when_nothing_changed() -> None:
     draw = np.random.default_rng(5)
     alarms = sum(slower_p_value(draw.gamma(9, size=50), draw.gamma(9, size=50)) < 0.05 for _ in range(600))
     assert alarms / 600 < 0.085
+
+
+@given(st.integers(1, 99), st.integers(1, 199))
+def test_p_value_of_two_shares_equals_scipys_chi_square(first: int, second: int) -> None:
+    expected = chi2_contingency([[first, 100 - first], [second, 200 - second]], correction=False).pvalue
+    assert share_p_value(first / 100, second / 200, (100, 200)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("shares", "samples", "p_value"),
+    [((0.5, 0.5), (10, 10), 1.0), ((0.9, 0.1), (0, 10), 1.0), ((1.0, 1.0), (5, 5), 1.0)],
+)
+def test_shares_are_taken_for_equal_when_nothing_speaks_against_it(
+    shares: tuple[float, float], samples: tuple[int, int], p_value: float
+) -> None:
+    assert share_p_value(*shares, samples) == p_value

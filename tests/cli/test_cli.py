@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import sample_builds
+from html_page import Page
 
 from edgekit.cli.main import run
 from edgekit.errors import ToolError
+from edgekit.recipe import load_recipe
+from edgekit.store.manifest import write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,9 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
         (["profile", "none.pte"], "expected an artifact at none.pte"),
         (["targets", "show", "pixel-99"], "pixel-99"),
         (["convert", "none.pt2", "--to", "tflite"], "none.pt2"),
+        (["convert", "none.keras", "--to", "tflite"], "there is no file 'none.keras'"),
+        (["convert", "none.tflite", "--to", "executorch"], "there is no file 'none.tflite'"),
+        (["convert", ".", "--to", "tflite"], "a folder that holds saved_model.pb"),
         (["convert", "none.pt2", "--to", "tflyte"], "tflyte"),
         (["convert", "none.pt2", "--to", "tflite", "--precision", "int9"], "int9"),
         (["convert", "none.pt2", "--to", "tflite", "--calibration-data", "nowhere"], "does not exist"),
@@ -88,6 +95,54 @@ def test_init_writes_a_recipe_that_is_valid_and_never_overwrites(tmp_path, capsy
     assert "--force" in capsys.readouterr().err
     assert run(["init", "--force", "--name", "other"]) == 0
     assert "name: other" in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_init_writes_a_pair_that_differs_in_its_model_only(tmp_path, capsys):
+    assert (
+        run(["init", "--both", "--name", "kws", "--model", "kws.model_pytorch:build", "--data", "kws.data:load"]) == 0
+    )
+    said = capsys.readouterr().err
+    recipes = {name: load_recipe(tmp_path / f"recipe_{name}.yaml") for name in ("pytorch", "keras")}
+    for name, recipe in recipes.items():
+        assert (recipe.name, recipe.framework, recipe.model.source) == (f"kws-{name}", name, f"kws.model_{name}:build")
+        assert f"edgekit build recipe_{name}.yaml" in said
+    assert "edgekit compare builds/kws-pytorch builds/kws-keras --html" in said
+    own = {"name", "framework", "model"}
+    assert recipes["pytorch"].model_dump(exclude=own) == recipes["keras"].model_dump(exclude=own)
+
+
+def test_init_writes_neither_of_a_pair_when_one_is_there(tmp_path, capsys):
+    (tmp_path / "nets_keras.yaml").write_text("mine")
+    assert run(["init", "nets.yaml", "--both"]) == 2
+    assert "nets_keras.yaml exists" in capsys.readouterr().err
+    assert not (tmp_path / "nets_pytorch.yaml").exists()
+    assert run(["init", "nets.yaml", "--both", "--force"]) == 0
+    assert run(["recipe", "check", "nets_pytorch.yaml"]) == run(["recipe", "check", "nets_keras.yaml"]) == 0
+
+
+def test_init_refuses_a_twin_that_it_cannot_name(capsys):
+    assert run(["init", "--both", "--model", "net:build"]) == 2
+    assert "--model-keras" in capsys.readouterr().err
+    assert run(["init", "--model-keras", "net:build"]) == 2
+    assert "add --both" in capsys.readouterr().err
+
+
+def test_compare_puts_two_frameworks_side_by_side(tmp_path, capsys):
+    for build in sample_builds.twins():
+        write_manifest(build, tmp_path / build.name)
+    assert run(["compare", "digits-pytorch", "digits-keras", "--html", "both.html"]) == 0
+    out, err = capsys.readouterr()
+    assert "training throughput" in out
+    assert "Keras better" in out
+    assert "sample_models.digits.model_keras:build" in out
+    assert err == "wrote both.html\n"
+    assert "digits-pytorch" in Page((tmp_path / "both.html").read_text()).words
+    assert run(["compare", "digits-pytorch", "digits-keras", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["before_framework"], document["after_framework"]) == ("pytorch", "keras")
+    assert {"size", "latency_p50", "accuracy", "sqnr_db", "delegated"} <= {
+        figure["name"] for figure in document["artifacts"][0]["figures"]
+    }
 
 
 def test_schema_is_json_schema(capsys):

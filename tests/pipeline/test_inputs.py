@@ -4,10 +4,12 @@ import pytest
 import yaml
 
 from edgekit.errors import DataError, ModelError, RecipeError
+from edgekit.pipeline.calls import model_digest
 from edgekit.pipeline.convert import conversion_recipe
 from edgekit.pipeline.inputs import check_inputs
-from edgekit.pipeline.plan import find_framework
+from edgekit.pipeline.sources import find_framework
 from edgekit.recipe import parse_recipe
+from edgekit.recipe.schema import ModelSection
 
 BASE = """
 schema_version: 1
@@ -51,6 +53,45 @@ def test_inputs_that_are_there_pass():
 def test_missing_input_is_refused_with_its_place(changes, kind, message):
     with pytest.raises(kind, match=message):
         _check(**changes)
+
+
+def test_folder_is_a_model_when_it_is_a_saved_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    recipe = conversion_recipe("net", formats=["tflite"], precisions=["fp32"], calibration_data=None)
+    with pytest.raises(ModelError, match=r"model\.source: .*a folder that holds saved_model\.pb; 'net' is no file"):
+        check_inputs(recipe)
+    (tmp_path / "net/saved_model.pb").touch()
+    check_inputs(recipe)
+
+
+def test_folder_is_another_model_when_any_file_in_it_changes(tmp_path):
+    (tmp_path / "variables").mkdir()
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    weights = tmp_path / "variables/variables.data-00000-of-00001"
+    weights.write_bytes(b"one")
+    before = model_digest(ModelSection(source=str(tmp_path)))
+    assert model_digest(ModelSection(source=f"{tmp_path}/")) == before
+    weights.write_bytes(b"two")
+    assert model_digest(ModelSection(source=str(tmp_path))) != before
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("nets/mobile.keras", "mobile"),
+        ("nets/exported", "exported"),
+        ("nets/exported/", "exported"),
+        ("nets/exported/1", "exported-1"),
+        ("zoo.kws.model_keras:build", "kws-build"),
+        ("model:build", "build"),
+    ],
+)
+def test_conversion_is_named_after_its_model(model, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets/exported/1").mkdir(parents=True)
+    recipe = conversion_recipe(model, formats=["tflite"], precisions=["fp32"], calibration_data=None)
+    assert recipe.name == name
 
 
 def test_module_that_does_not_parse_is_the_users_mistake(tmp_path, monkeypatch):

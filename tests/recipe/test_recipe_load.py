@@ -158,3 +158,39 @@ def test_key_written_twice_is_refused_with_its_line(tmp_path):
 def test_mistake_is_told_in_the_words_of_who_writes_yaml(recipe_file, change, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe_file, [change])
+
+
+def test_clustering_is_a_step_of_its_own(recipe_file):
+    recipe = load_recipe(recipe_file, ["compress.0={cluster: {clusters: 32, init: density, skip: 'type:Dense'}}"])
+    rule = recipe.rule("cluster")
+    assert (rule.clusters, rule.init, rule.epochs, rule.lr, rule.skip) == (32, "density", 1, None, ("type:Dense",))
+    assert [step.kind for step in recipe.compress] == ["cluster", "quantize"]
+    assert recipe.rule("prune") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("compress.0={cluster: {clusters: 1}}", r"compress\.0\.cluster\.clusters: .*greater than or equal to 2"),
+        ("compress.0={cluster: {clusters: 257}}", r"less than or equal to 256"),
+        ("compress.0={cluster: {init: kmeans}}", r"cluster\.init: .*Did you mean 'kmeans\+\+'"),
+        ("compress.0={clutser: {}}", r"unknown key 'clutser'\. Did you mean 'cluster'"),
+        ("compress.0={cluster: {}, prune: {sparsity: 0.5}}", r"exactly one of prune, cluster, quantize, distil"),
+        ("compress=[{cluster: {}}, {cluster: {}}]", r"received twice: cluster"),
+        ("compress.1.quantize.unsupported=raise", r"quantize\.unsupported: expected one of the allowed words"),
+    ],
+)
+def test_mistake_in_clustering_is_refused_with_its_place(recipe_file, change, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe_file, [change])
+
+
+def test_schema_describes_every_compression_step():
+    schema = Recipe.model_json_schema()
+    assert set(schema["$defs"]["CompressStep"]["properties"]) == {"prune", "cluster", "quantize", "distil"}
+    cluster = schema["$defs"]["ClusterRule"]
+    assert cluster["properties"]["clusters"] | {"description": ""} == {
+        "default": 16, "maximum": 256, "minimum": 2, "title": "Clusters", "type": "integer", "description": "",
+    }  # fmt: skip
+    assert all(item.get("description") for item in cluster["properties"].values())
+    assert schema["$defs"]["QuantizeRule"]["properties"]["unsupported"]["enum"] == ["refuse", "float"]

@@ -121,6 +121,8 @@ RENDERED: dict[str, Callable[[], RenderableType]] = {
     "compare": lambda: tables.compare_table(
         compare_builds(BUILD, replace(BUILD, name="next", artifacts=BUILD.artifacts[:3]))
     ),
+    "compare_frameworks": lambda: tables.compare_table(compare_builds(*sample_builds.twins())),
+    "facts": lambda: tables.facts_table(compare_builds(*sample_builds.twins())),
     "operators": lambda: tables.operator_table(sample_builds.operators("int8")),
     "audit": audit,
     "profile": lambda: tables.profile_table(ARTIFACT.profiles),

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +17,7 @@ from edgekit.formats.light_imports import import_coremltools
 from edgekit.program.decompositions import unrolled_steps
 from edgekit.program.edit import ProgramEdit
 from edgekit.program.quantization import is_dequantize, is_quantize, quantization_of
+from edgekit.program.quiet import quiet
 from edgekit.program.serialize import load_program
 from edgekit.program.weights import dequantize_weights, folded_weights
 from edgekit.records import ExportRequest, TensorSpec
@@ -55,7 +52,7 @@ def export(request: ExportRequest) -> ExportResult:
     palette = request.precision in ("w8", "w4") and compression == "palette"
     source = dequantize_weights(program) if palette else program
     try:
-        with quiet():
+        with quiet("coremltools"):  # untested torch versions, values in numpy
             model = coremltools.convert(
                 rewrite(source),
                 convert_to="mlprogram",
@@ -161,20 +158,6 @@ def table_of_values(weights: NDArray[np.floating]) -> tuple[NDArray[np.floating]
     table = np.zeros(16, weights.dtype)
     table[: len(values)] = values
     return table, places.reshape(-1).astype(np.uint8)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the converter's warnings (untested torch versions, values in numpy) out of the way of ours."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _notes(request: ExportRequest, steps: int, exact: bool, palette: bool) -> list[str]:

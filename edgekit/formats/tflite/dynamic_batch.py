@@ -41,7 +41,7 @@ def free_batch(content: bytes, work_dir: Path) -> bytes:
     _free_reshapes(model, graph)
     path = work_dir / "free_batch.tflite"
     flatbuffer.write_model(model, path)
-    _prove(path)
+    prove(path)
     return path.read_bytes()
 
 
@@ -68,7 +68,15 @@ def _free_reshapes(model: Any, graph: Any) -> None:
             operator.builtinOptionsType = schema.BuiltinOptions.NONE
 
 
-def _prove(path: Path) -> None:
+def prove(path: Path) -> None:
+    """Run three different samples one by one and together: they must agree.
+
+    Args:
+        path: A ``.tflite`` file whose inputs have a free batch.
+
+    Raises:
+        UnsupportedError: The graph does not take another batch, or gives other results at it.
+    """
     generator = np.random.default_rng(0)
     with open_session(path, num_threads=1) as session:
         samples = [_probe(spec.dtype, spec.shape, generator) for spec in session.inputs]

@@ -13,6 +13,7 @@ from edgekit.contracts import ExportResult
 from edgekit.errors import DataError, ToolError, UnsupportedError
 from edgekit.formats.tflite import dynamic_batch
 from edgekit.formats.tflite.lowering import lower
+from edgekit.formats.tflite.origin import publish_origin
 from edgekit.program.serialize import load_program
 from edgekit.program.tflite import flatbuffer, quantizer
 from edgekit.program.weights import dequantize_weights, strip_activation_quantization, unfold_weights
@@ -35,11 +36,16 @@ def export(request: ExportRequest) -> ExportResult:
     int16x8                litert-torch on the float program, then calibrated int16 activations
     ====================== =============================================================================================
 
+    A program that was read from a ``.tflite`` file (``origin``) is not lowered again: that file is the artifact.
+
     Raises:
         UnsupportedError: The program cannot be held at this precision, or cannot take a free batch.
+        ArtifactError: The program's own file is missing or damaged.
         DataError: int16x8 without calibration samples.
         ToolError: The converter changed the order or the names of inputs or outputs.
     """
+    if request.program.origin is not None:
+        return publish_origin(request, request.program.origin)
     program = load_program(request.program.path)
     notes = _notes(request, program)
     content, more = _convert(request, program)

@@ -9,16 +9,14 @@ from contextlib import closing
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekit.data.dataset import Array, ArraySplit, Split
-from edgekit.errors import DataError
+from edgekit.frameworks.training import Indices, batches_of, epoch_order
 
 __all__ = ["Batch", "Feed", "Indices", "as_tensors", "epoch_order", "share_of_rank"]
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
-Indices = NDArray[np.int64]
 
 RESIDENT_LIMIT_BYTES = 1 << 30
 """Training data up to this size are kept on the GPU whole: small models train faster than a CPU can gather batches."""
@@ -27,19 +25,8 @@ PREFETCH_BATCHES = 3
 """Batches read ahead of the device, enough to hide the time of one slow read."""
 
 
-def epoch_order(samples: int, seed: int, epoch: int) -> Indices:
-    """Return the order in which an epoch visits the samples: a function of the seed and the epoch alone.
-
-    Nothing of it needs to be kept in a checkpoint, and any number of processes agree on it without speaking.
-    """
-    return np.random.default_rng([seed, epoch]).permutation(samples).astype(np.int64, copy=False)
-
-
 def share_of_rank(order: Indices, batch_size: int, rank: int, processes: int) -> list[Indices]:
     """Cut an order into batches and return this process's equal share of each.
-
-    A last batch that is not full is left out: it would weigh its samples more, and a batch of one has no batch
-    statistics. Its samples are others in every epoch. A split smaller than a batch is one batch.
 
     Args:
         order: Sample indices of the epoch.
@@ -50,15 +37,9 @@ def share_of_rank(order: Indices, batch_size: int, rank: int, processes: int) ->
     Raises:
         DataError: There are fewer samples than processes, or the batch size is no multiple of the processes.
     """
-    size = min(batch_size, len(order) - len(order) % processes)
-    if size == 0 or size % processes:
-        raise DataError(
-            f"expected a batch that {processes} data-parallel processes can share equally; received batch_size "
-            f"{batch_size} over {len(order)} training samples. Choose a batch_size that is a multiple of {processes}."
-        )
-    share = size // processes
-    starts = range(rank * share, len(order) - size + rank * share + 1, size)
-    return [order[start : start + share] for start in starts]
+    whole = batches_of(order, batch_size, processes)
+    share = len(whole[0]) // processes
+    return [batch[rank * share : (rank + 1) * share] for batch in whole]
 
 
 def as_tensors(inputs: Sequence[Array], layout: str | None = None) -> tuple[Tensor, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.frameworks.pytorch.quantizer import EMBEDDING, weight_argument
 from edgekit.program.graph import module_path, module_stack, module_type
 from edgekit.program.quantization import is_dequantize
 from edgekit.program.rewrites import CONVOLUTIONS
+from edgekit.program.weights import EMBEDDING, weight_argument
 from edgekit.recipe.schema import QuantizeRule
 from edgekit.records import SkippedLayer
 

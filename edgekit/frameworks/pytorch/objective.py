@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgekit.data.dataset import Array
-from edgekit.errors import DataError, ModelError, RecipeError
+from edgekit.errors import DataError, ModelError
+from edgekit.frameworks.training import LabelCheck, load_loss
 from edgekit.recipe.schema import TrainSection
 
 __all__ = ["LabelCheck", "Loss", "count_correct", "make_loss", "primary_output"]
@@ -60,7 +58,7 @@ def make_loss(settings: TrainSection) -> Loss:
         )
     if settings.loss == "mse":
         return _mean_squared_error
-    return _own_loss(settings.loss)
+    return load_loss(settings.loss)
 
 
 def _mean_squared_error(outputs: Any, labels: Tensor) -> Tensor:
@@ -75,21 +73,6 @@ def _mean_squared_error(outputs: Any, labels: Tensor) -> Tensor:
     return functional.mse_loss(predicted, labels.to(predicted.dtype))
 
 
-def _own_loss(name: str) -> Loss:
-    module_name, colon, attribute = name.partition(":")
-    allowed = "cross_entropy, mse, or package.module:callable taking (outputs, labels) and returning a scalar"
-    if not colon:
-        raise RecipeError(f"train.loss: expected {allowed}; received {name!r}.")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError as error:
-        raise RecipeError(f"train.loss: {name!r} cannot be imported ({error}). Expected {allowed}.") from error
-    if not callable(found):
-        raise RecipeError(f"train.loss: {module_name} holds no callable {attribute!r}. Expected {allowed}.")
-    loss: Loss = found
-    return loss
-
-
 def count_correct(outputs: Any, labels: Tensor) -> Tensor:
     """Count samples whose highest class is their label.
 
@@ -101,44 +84,6 @@ def count_correct(outputs: Any, labels: Tensor) -> Tensor:
         A scalar int64 tensor on the outputs' device; reading it would wait for the device, so it is left to the caller.
     """
     return (primary_output(outputs).argmax(dim=1) == labels).sum()
-
-
-class LabelCheck:
-    """Holds class labels against the width of the model's output, batch by batch, before they reach the device.
-
-    On a GPU a label out of range ends the process in a device-side assertion that names nothing; here it is an error
-    that names the split, the value and the range.
-
-    Args:
-        classes: Width of the model's output.
-        split: Name of the split, for messages.
-    """
-
-    def __init__(self, classes: int, split: str) -> None:
-        self._classes = classes
-        self._split = split
-
-    def __call__(self, labels: Array | None) -> None:
-        """Check one batch of labels.
-
-        Raises:
-            DataError: There are none, they are no integers, or one lies outside ``0 .. classes - 1``.
-        """
-        where = f"{self._split} split"
-        if labels is None:
-            raise DataError(f"{where}: expected class labels, which training with cross_entropy needs; received none")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"{where}: expected integer class labels for cross_entropy; received {labels.dtype}. "
-                "Write train.loss: mse for real targets."
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self._classes:
-            raise DataError(
-                f"{where}: expected labels from 0 to {self._classes - 1}, because the model's output has "
-                f"{self._classes} classes; received {low if low < 0 else high}. "
-                "Correct the labels, or give the model as many outputs as there are classes."
-            )
 
 
 def output_width(outputs: Any) -> int:

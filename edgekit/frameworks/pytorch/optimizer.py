@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import numpy as np
@@ -10,20 +9,10 @@ import torch
 from torch import nn
 
 from edgekit.errors import ModelError
+from edgekit.frameworks.training import learning_rate, seed_of
 from edgekit.recipe.schema import TrainSection
 
 __all__ = ["learning_rate", "make_optimizer", "seed_generators"]
-
-
-def learning_rate(settings: TrainSection, peak: float, step: int, steps: int) -> float:
-    """Return the learning rate of a step: constant, or a half cosine from ``peak`` towards 0.
-
-    The cosine is eq. 5 of Loshchilov & Hutter, "SGDR" (2017), without restarts. A function of the
-    step alone, so that a checkpoint needs no scheduler state.
-    """
-    if settings.schedule == "constant":
-        return peak
-    return peak * 0.5 * (1.0 + math.cos(math.pi * step / max(steps, 1)))
 
 
 def make_optimizer(
@@ -60,7 +49,7 @@ def seed_generators(seed: int, epoch: int, rank: int) -> None:
     Dropout and augmentation then depend on the seed, the epoch and the process alone, so that a resumed training
     draws what the uninterrupted one drew.
     """
-    value = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
+    value = seed_of(seed, epoch, rank)
     torch.manual_seed(value)
     np.random.seed(value)  # the user's augmentation may draw from the global generator
     random.seed(value)

@@ -17,13 +17,12 @@ from edgekit.frameworks.pytorch.loop import run_epochs
 from edgekit.frameworks.pytorch.prune import MaskKeeper
 from edgekit.frameworks.pytorch.quantize import calibrate, watch
 from edgekit.frameworks.pytorch.samples import Samples, has_free_batch
+from edgekit.frameworks.training import QAT_LEARNING_RATE_SHARE
 from edgekit.recipe.schema import QuantizeRule, TrainSection
 from edgekit.records import EpochMetrics
 
 FREEZE_SHARE = 2 / 3
 """Share of the epochs after which activation scales are fixed (Krishnamoorthi 2018, section 4.1, freezes late too)."""
-LEARNING_RATE_SHARE = 0.1
-"""Of the float training's learning rate: the weights are trained, they only have to settle on the grid."""
 FIRST_RANGE_SAMPLES = 128
 
 
@@ -96,7 +95,7 @@ def train_prepared(
         settings.model_copy(update={"patience": rule.epochs}),  # never stops early, keeps the best epoch
         epochs=rule.epochs,
         phase="qat",
-        lr=rule.lr or settings.lr * LEARNING_RATE_SHARE,
+        lr=rule.lr or settings.lr * QAT_LEARNING_RATE_SHARE,
         after_step=keeper,
         on_epoch_start=lambda epoch: schedule.start_epoch(prepared, epoch),
         set_mode=schedule.set_mode,

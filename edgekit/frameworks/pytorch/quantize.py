@@ -14,10 +14,7 @@ The life cycle, for people with their own training loop::
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,10 +30,14 @@ from edgekit.frameworks.pytorch.layers import layers_above, skipped_layers
 from edgekit.frameworks.pytorch.quantizer import ProgramQuantizer
 from edgekit.program.biases import snap_biases
 from edgekit.program.graph import fill_shapes, module_path, tensor_of, tidy
+from edgekit.program.quiet import quiet
 from edgekit.program.rewrites import expand, replace_average_pools, rewrite
 from edgekit.recipe.layers import select_layers
 from edgekit.recipe.schema import QuantizeRule
 from edgekit.records import SkippedLayer
+
+_NOISY = "torchao"
+"""PT2E warns about its own use of deprecated parts of PyTorch, and of observers that it calls itself."""
 
 _KEY = "edgekit_quantization"
 """Where a graph keeps, in its ``meta``, what ``convert`` needs to know."""
@@ -75,7 +76,7 @@ def prepare(
     if rule.precision == "int8":
         replace_average_pools(graph)
     quantizer = ProgramQuantizer(rule, qat=qat, keep=lambda node: not layers_above(node) & picked.keys())
-    with _quiet():
+    with quiet(_NOISY):
         # prepare_qat_pt2e differs in the handling of batch norms only, and searches for them for many seconds.
         prepared = prepare_pt2e(graph, quantizer)
     plain = _switchable(prepared)
@@ -115,7 +116,7 @@ def convert(prepared: GraphModule) -> GraphModule:
     _refresh_weight_scales(prepared)
     _check_observed(prepared)
     prepared.cpu()
-    with _quiet():
+    with quiet(_NOISY):
         converted = convert_pt2e(prepared)
     expand(fill_shapes(snap_biases(tidy(converted))))
     plain = _switchable(converted)
@@ -214,17 +215,3 @@ def _switchable(graph: GraphModule) -> GraphModule:
     plain = GraphModule(graph, graph.graph)
     plain.meta.update(graph.meta)
     return plain.eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PT2E warns about its own use of deprecated parts of PyTorch, and of observers that it calls itself."""
-    logger = logging.getLogger("torchao")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -31,10 +31,10 @@ from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from edgekit.program.graph import add_tensor, argument, calls
 from edgekit.program.rewrites import CONVOLUTIONS, LINEAR, TRANSPOSED
+from edgekit.program.weights import weight_argument
 from edgekit.recipe.schema import QuantizeRule
 
 _ATEN = torch.ops.aten
-EMBEDDING = (_ATEN.embedding.default,)
 CLAMPS = (_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu6.default, _ATEN.relu6_.default)
 ACTIVATION_EPSILON = 2.0**-12
 """Smallest step of activations, as in ExecuTorch's own configuration: kernels hold ratios of steps in 32 bits."""
@@ -44,13 +44,6 @@ WEIGHT_LIMITS = {"int8": 127, "int8-dynamic": 127, "w8": 127, "w4": 7}
 """Largest integer of weights. The range is symmetric: -128 would not have a positive counterpart."""
 
 Keep = Callable[[Node], bool]
-
-
-def weight_argument(node: Node) -> int | None:
-    """Return the position of the weight that an operation multiplies with, None for other operations."""
-    if node.target in (*CONVOLUTIONS, *TRANSPOSED, *LINEAR):
-        return 1
-    return 0 if node.target in EMBEDDING else None
 
 
 class ProgramQuantizer(Quantizer):

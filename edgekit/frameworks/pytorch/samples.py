@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,13 +14,9 @@ from torch.fx import GraphModule
 from edgekit.data.calibration import CalibrationSet, sample_calibration
 from edgekit.data.checks import spread
 from edgekit.data.dataset import Dataset
-from edgekit.errors import DataError
 from edgekit.frameworks.pytorch.describe import flatten_outputs, sample_inputs
 from edgekit.frameworks.pytorch.feed import as_tensors
 from edgekit.frameworks.pytorch.load import Source
-
-EVALUATION_BATCH = 32
-"""Samples run at once where a model takes any batch: more gains little on a CPU and costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +92,3 @@ def run_all(run: Callable[..., Any], samples: Samples, batch: int) -> tuple[NDAr
 
 def _outputs(run: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(output for _, output in flatten_outputs(run(*inputs)))
-
-
-def top1_accuracy(scores: NDArray[Any], labels: NDArray[Any] | None) -> float | None:
-    """Return the share of samples whose highest class is their label; None where there are no classes.
-
-    Args:
-        scores: First output ``[N, C]``.
-        labels: Class indices ``[N]``.
-    """
-    if labels is None or scores.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        return None
-    return float(np.mean(scores.argmax(axis=1) == labels))
-
-
-def require_calibration(dataset: Dataset | None, precision: str) -> Dataset:
-    """Return the dataset.
-
-    Raises:
-        DataError: There is none, and fixed activation scales need samples.
-    """
-    if dataset is None:
-        raise DataError(
-            f"{precision} fixes the scales of activations from real samples: expected a data section (or "
-            "--calibration-data); received none. Give samples, or choose int8-dynamic or w8, which need none"
-        )
-    return dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.contracts import FrameworkSpec
+from edgekit.contracts import FrameworkSpec, Refusal
 
 SPEC = FrameworkSpec(
     name="pytorch",
@@ -13,4 +13,17 @@ SPEC = FrameworkSpec(
     train="edgekit.frameworks.pytorch.train:train",
     to_program="edgekit.frameworks.pytorch.to_program:to_program",
     extra="pytorch",
+    imports=("torch", "torchvision", "timm", "transformers"),
+    launcher=("torch.distributed.run", "--standalone", "--nproc_per_node={devices}"),
+    refusals={
+        "cluster": Refusal(
+            reason="PyTorch has no maintained weight clustering that quantization-aware training preserves",
+            instead="compression: palette in a Core ML export (weights from a table), or the same model in Keras",
+        ),
+        "quantize.unsupported": Refusal(
+            reason="every layer goes through quantization-aware training; what has no integer kernel is known only "
+            "after it, and named in the report",
+            instead="skip: the layers that must stay float, and a budget on what is delegated",
+        ),
+    },
 )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from torch import nn
-from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from edgekit.data.calibration import CalibrationSet, audit_calibration, sample_calibration
-from edgekit.data.dataset import Dataset
+from edgekit.data.dataset import Array, Dataset
 from edgekit.data.sources import load_dataset
-from edgekit.frameworks.pytorch.analysis import (
-    LAYER_ERROR_SAMPLES,
-    layer_errors,
-    program_sparsity,
-    weight_histograms,
+from edgekit.frameworks.programs import (
+    EVALUATION_BATCH,
+    calibration_warnings,
+    draw_calibration,
+    output_steps,
+    report_progress,
+    require_calibration,
+    top1_accuracy,
+    write_analysis,
+    write_calibration,
+    write_reference,
 )
 from edgekit.frameworks.pytorch.capture import export_program
 from edgekit.frameworks.pytorch.checkpoint import Checkpoints
@@ -28,26 +30,23 @@ from edgekit.frameworks.pytorch.prune import MaskKeeper, zero_masks
 from edgekit.frameworks.pytorch.qat import train_prepared
 from edgekit.frameworks.pytorch.quantize import calibrate, convert, prepare, record, skipped
 from edgekit.frameworks.pytorch.samples import (
-    EVALUATION_BATCH,
     Samples,
     as_samples,
     calibration_samples,
     has_free_batch,
     reference_samples,
-    require_calibration,
     run_all,
-    top1_accuracy,
 )
 from edgekit.frameworks.pytorch.train import load_distiller
 from edgekit.frameworks.requests import ProgramRequest
-from edgekit.process import emit
-from edgekit.program.quantization import output_quantizations
+from edgekit.program.analysis import LAYER_ERROR_SAMPLES, layer_errors, program_sparsity, weight_histograms
 from edgekit.program.rewrites import expand, rewrite
 from edgekit.program.serialize import save_program
 from edgekit.recipe.schema import DataSection, QuantizeRule, TrainSection
-from edgekit.records import LayerError, Program, SkippedLayer, WeightHistogram, dumps
+from edgekit.records import Precision, Program, SkippedLayer
 
 DEFAULT_CALIBRATION = DataSection.model_fields["calibration_samples"].default
+_CALIBRATED: tuple[Precision, ...] = ("int8",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def to_program(request: ProgramRequest) -> Program:
     outputs = run_outputs(source.module, example.inputs)
     recorded = expand(rewrite(record(source.module, example.inputs)))
     batch = EVALUATION_BATCH if has_free_batch(recorded) else 1
-    drawn = _draw_calibration(request, dataset)
+    drawn = draw_calibration(request, dataset, _CALIBRATED)
     calibration = None if drawn is None or dataset is None else as_samples(drawn, dataset)
     quantized = _quantize(request, source, dataset, example, calibration)
     graph = recorded if quantized is None else quantized.graph
@@ -84,14 +83,14 @@ def to_program(request: ProgramRequest) -> Program:
 
     request.output_dir.mkdir(parents=True, exist_ok=True)
     save_program(program, request.output_dir / "program.pt2")
-    _progress("verify")
+    report_progress("verify")
     # An exported program refuses every batch size but its own, also where its operations would take any.
     fixed = isinstance(source.module, GraphModule) and not has_free_batch(source.module)
     of_source = run_all(source.module, reference, 1 if fixed else batch)
     of_program = run_all(graph, reference, batch)
-    _write_reference(request.output_dir / "reference.npz", reference, of_source, of_program)
+    write_reference(request.output_dir / "reference.npz", _arrays(reference), reference.labels, of_source, of_program)
     if calibration is not None:
-        np.savez(request.output_dir / "calibration.npz", allow_pickle=False, **_numbered("input", calibration))
+        write_calibration(request.output_dir / "calibration.npz", _arrays(calibration))
     _write_analysis(request.output_dir, recorded, quantized, reference)
     names = input_names(source.module, dataset, len(example.inputs))
     classify = dataset is not None and dataset.task == "classification"
@@ -107,29 +106,14 @@ def to_program(request: ProgramRequest) -> Program:
         outputs=tuple(tensor_spec(name, tensor, dynamic_batch=request.dynamic_batch) for name, tensor in outputs),
         reference=request.output_dir / "reference.npz",
         calibration=None if calibration is None else request.output_dir / "calibration.npz",
-        output_steps=_output_steps(program),
+        output_steps=output_steps(program),
         task="classification" if labels is not None else None,
         source_accuracy=top1_accuracy(of_source[0], labels),
         program_accuracy=top1_accuracy(of_program[0], labels),
         skipped=() if quantized is None else quantized.skipped,
         sparsity=program_sparsity(program),
-        warnings=tuple(_calibration_warnings(request, drawn, dataset)),
+        warnings=tuple(calibration_warnings(request, drawn, dataset, _CALIBRATED)),
     )
-
-
-def _draw_calibration(request: ProgramRequest, dataset: Dataset | None) -> CalibrationSet | None:
-    if request.precision == "int8":
-        dataset = require_calibration(dataset, request.precision)
-    if dataset is None or request.data is None:
-        return None
-    return sample_calibration(dataset, request.data.calibration_samples, request.data.seed)
-
-
-def _calibration_warnings(request: ProgramRequest, drawn: CalibrationSet | None, dataset: Dataset | None) -> list[str]:
-    """Say what is doubtful about samples that scales are fixed from; nothing where the precision fixes none."""
-    if request.precision != "int8" or drawn is None or dataset is None:
-        return []
-    return list(audit_calibration(drawn, dataset).warnings)
 
 
 def _quantize(
@@ -139,7 +123,7 @@ def _quantize(
         return None
     rule = request.quantize or QuantizeRule(precision=request.precision)
     qat = rule.mode == "qat"
-    _progress("quantize")
+    report_progress("quantize")
     prepared = prepare(source.module, example.inputs, rule, qat=qat)
     if qat:
         _train(request, rule, prepared, source.module, require_calibration(dataset, "quantization-aware training"))
@@ -167,33 +151,13 @@ def _train(
     )
 
 
-def _output_steps(program: ExportedProgram) -> tuple[float | None, ...]:
-    return tuple(None if found is None else found.scale[0] for found in output_quantizations(program))
-
-
-def _write_reference(
-    path: Path, samples: Samples, of_source: tuple[object, ...], of_program: tuple[object, ...]
-) -> None:
-    arrays = _numbered("input", samples)
-    arrays |= {f"source_output_{index}": value for index, value in enumerate(of_source)}
-    arrays |= {f"program_output_{index}": value for index, value in enumerate(of_program)}
-    if samples.labels is not None:
-        arrays["label"] = samples.labels
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def _numbered(word: str, samples: Samples) -> dict[str, Any]:
-    return {f"{word}_{index}": tensor.numpy() for index, tensor in enumerate(samples.inputs)}
+def _arrays(samples: Samples) -> tuple[Array, ...]:
+    return tuple(tensor.numpy() for tensor in samples.inputs)
 
 
 def _write_analysis(folder: Path, recorded: GraphModule, quantized: Quantized | None, reference: Samples) -> None:
-    histograms: list[WeightHistogram] = list(weight_histograms(recorded))
-    (folder / "weight_histograms.json").write_text(dumps(histograms), encoding="utf-8")
+    errors = None
     if quantized is not None:
         count = LAYER_ERROR_SAMPLES if has_free_batch(recorded) else 1
-        errors: list[LayerError] = list(layer_errors(recorded, quantized.graph, reference.first(count)))
-        (folder / "layer_errors.json").write_text(dumps(errors), encoding="utf-8")
-
-
-def _progress(phase: str) -> None:
-    emit({"type": "progress", "stage": "program", "phase": phase})
+        errors = layer_errors(recorded, quantized.graph, [reference.first(count).inputs])
+    write_analysis(folder, weight_histograms(recorded), errors)

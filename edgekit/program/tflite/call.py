@@ -94,6 +94,13 @@ class Call:
         """Make the value of an output, quantized as the file says."""
         return self.emit.value(operand, layout, self.outputs[output].quantization)
 
+    def regrid(self, value: Value, output: int = 0) -> Value:
+        """Put a finished value on the grid of an output; one that is on it already, or has none, is returned as is."""
+        quantization = self.outputs[output].quantization
+        if quantization == value.quantization or value.constant is not None:
+            return value
+        return self.emit.value(*self.emit.as_it_lies(value), quantization)
+
     def axis(self, axis: int, value: Value, layout: Layout) -> int:
         """Return where an axis of the file lies in an order of axes."""
         axis %= max(value.rank, 1)
@@ -133,3 +140,7 @@ class Call:
             reason=reason,
             instead=instead,
         )
+
+
+Translate = Callable[[Call], Value | Sequence[Value]]
+"""Translates an operator into the values that it computes."""

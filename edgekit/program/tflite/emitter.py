@@ -7,6 +7,8 @@ where a value enters or leaves that world, so that a convolutional net is one pi
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +25,7 @@ Operand = Node | Tensor
 """What an operation takes: a computed value, or a constant that is known while reading."""
 
 Layout = Literal["file", "channels-first"]
+_SEPARATORS = re.compile(r"[,;()\[\]]")
 _ATEN = torch.ops.aten
 _OPS = torch.ops.quantized_decomposed
 _RANGES = {"int8": (-128, 127), "int16": (-32768, 32767), "int4": (-8, 7)}
@@ -39,6 +42,27 @@ def channels_last(rank: int) -> list[int]:
     return [0, *range(2, rank), 1]
 
 
+Pads = tuple[tuple[int, int], ...]
+"""Zeros before and after, of each axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocked:
+    """A value whose batch is made of blocks of pixels, and what it is without them.
+
+    Attributes:
+        block: The size of a block along each axis.
+        source: What the blocks were made of.
+        pads: Zeros around ``source``, before the blocks were made.
+        convolved: Of a convolution of blocks: computes the dilated convolution of ``source`` with such padding.
+    """
+
+    block: tuple[int, ...]
+    source: Value
+    pads: Pads
+    convolved: Callable[[Pads], Value] | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Value:
     """A tensor of the file.
@@ -50,6 +74,8 @@ class Value:
         constant: What is known of it while reading, in the file's order, integers where it is quantized.
         operands: What computes it, by axis order; another order is made when it is asked for.
         padded: The value that this one pads with zeros, and by how much on each side of each axis in the file's order.
+        blocked: Where its batch is made of blocks of pixels, what computes it without.
+        variable: The variable that it is a handle of.
         make: Computes it at last, for a value that may not be needed (a padding that its convolution takes in).
     """
 
@@ -60,11 +86,35 @@ class Value:
     operands: dict[Layout, Node] = field(default_factory=dict)
     padded: tuple[Value, tuple[tuple[int, int], ...]] | None = None
     make: Callable[[], Value] | None = None
+    blocked: Blocked | None = None
+    variable: tuple[str, str] | None = None
 
     @property
     def rank(self) -> int:
         """How many axes it has."""
         return len(self.shape)
+
+    def real(self) -> Tensor:
+        """Return the real numbers that a constant stands for: float32, in the file's order.
+
+        Raises:
+            ValueError: It is not known while reading.
+        """
+        if self.constant is None:
+            raise ValueError("it is computed, not a constant")
+        if self.quantization is None:
+            return self.constant.float()
+        shape = [1] * self.rank
+        if self.quantization.axis is not None:
+            shape[self.quantization.axis] = len(self.quantization.scale)
+        scales = torch.tensor(self.quantization.scale, dtype=torch.float64).reshape(shape if self.rank else ())
+        points = torch.tensor(self.quantization.zero_point).reshape(shape if self.rank else ())
+        return ((self.constant.double() - points) * scales).float()
+
+    def with_constant(self, constant: Tensor, quantization: Quantization | Literal["same"] | None = "same") -> Value:
+        """Return a constant that stands for numbers on the same grid, or on another."""
+        grid = self.quantization if quantization == "same" else quantization
+        return Value(tuple(constant.shape), self.dtype, grid, constant=constant)
 
     @property
     def layout(self) -> Layout:
@@ -88,11 +138,16 @@ class Emitter:
         self.free_batch = free_batch
         self._mode = FakeTensorMode()
         self._label = ("", "")
-        self._held: dict[int, Tensor] = {}
+        self._held: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
+        self.variables: dict[tuple[str, str], Value] = {}
+        self.initialising = False
 
     def label(self, path: str, kind: str) -> None:
-        """Say which layer the operations that follow belong to."""
-        self._label = (path, kind)
+        """Say which layer the operations that follow belong to.
+
+        Brackets, commas and semicolons are what programs separate layers by when they are written to a file.
+        """
+        self._label = (_SEPARATORS.sub("_", path), kind)
 
     def placeholder(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Node:
         """Add an input of the program."""
@@ -121,10 +176,17 @@ class Emitter:
 
     def held(self, tensor: Tensor, name: str = "constant") -> Node:
         """Give the program a constant and return the node that reads it."""
-        number = len(self._held)
-        self._held[number] = tensor
-        attribute = f"{name.replace('.', '_')}_{number}"
-        self.root.register_buffer(attribute, tensor.contiguous())
+        # A copy, because a turned tensor with sizes of 1 counts as contiguous with the strides of channels-last ones,
+        # and ExecuTorch's XNNPACK lowering then takes its channels for another axis.
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        content = (
+            hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).digest() if tensor.numel() else b""
+        )
+        key = (name, str(tensor.dtype), tuple(tensor.shape), content)
+        if key not in self._held:  # the steps of an unrolled loop share their weights
+            self._held[key] = f"{name.replace('.', '_')}_{len(self._held)}"
+            self.root.register_buffer(self._held[key], tensor)
+        attribute = self._held[key]
         node = self.graph.create_node("get_attr", attribute)
         node.meta["val"] = self._mode.from_tensor(tensor, static_shapes=True)
         self._mark(node)
@@ -173,6 +235,8 @@ class Emitter:
         low, high = _RANGES[quantization.dtype]
         dtype = _INTEGERS[quantization.dtype]
         arguments = (quantization.scale[0], quantization.zero_point[0], low, high, dtype)
+        if operand.target is _OPS.dequantize_per_tensor.default and operand.args[1:] == arguments:
+            return operand
         integers = self.call(_OPS.quantize_per_tensor.default, operand, *arguments)
         node: Node = self.call(_OPS.dequantize_per_tensor.default, integers, *arguments)
         return node
@@ -199,6 +263,13 @@ class Emitter:
         return self.call(  # type: ignore[no-any-return]
             _OPS.dequantize_per_channel.default, constant, scales, points, axis, low, high, dtype
         )
+
+    def ones(self, shape: Sequence[int], *, quantized: bool) -> Operand:
+        """Make ones, as an exact product of integers and their step where integer kernels multiply with them."""
+        if not quantized:
+            return self.held(torch.ones(tuple(shape)), "ones")
+        grid = Quantization(scale=(1.0,), zero_point=(0,))
+        return self.dequantized(torch.ones(tuple(shape), dtype=torch.int8), grid, "ones")
 
     def operand(self, value: Value, layout: Layout = "file") -> Operand:
         """Return a value in an order of axes, turning it where it lies in the other one."""
@@ -253,11 +324,21 @@ class Emitter:
         return self.operand(value)
 
     def free(self, sizes: Sequence[int]) -> list[int]:
-        """Return sizes for a reshape in which the batch is inferred, where the program must take any."""
+        """Return sizes for a reshape in which axis 0 is inferred, where the program must take any batch.
+
+        Files count the batch, alone or times other axes, in axis 0.
+        """
         sizes = [int(size) for size in sizes]
-        if self.free_batch and sizes and sizes[0] == 1 and -1 not in sizes:
+        if self.free_batch and sizes and -1 not in sizes and 0 not in sizes[1:]:
             return [-1, *sizes[1:]]
         return sizes
+
+    def repeated(self, value: Value, like: Operand) -> Value:
+        """Repeat a value of batch 1 as often as another one has samples."""
+        batch = self.call(_ATEN.sym_size.int, like, 0)
+        operand = self.operand(value)
+        wide = self.call(_ATEN.expand.default, operand, [batch, *value.shape[1:]])
+        return self.value(wide, "file", value.quantization)
 
     def aligned(self, values: Sequence[Value]) -> tuple[list[Operand], Layout]:
         """Return the operands of an elementwise operation in one order of axes, ranks made equal by leading ones."""

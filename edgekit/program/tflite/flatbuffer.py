@@ -36,6 +36,7 @@ _DTYPES = {
     schema.TensorType.UINT64: "uint64",
     schema.TensorType.BOOL: "bool",
     schema.TensorType.STRING: "str",
+    schema.TensorType.RESOURCE: "resource",
 }
 _OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _MALFORMED = (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)

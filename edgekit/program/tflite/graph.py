@@ -25,6 +25,7 @@ _TORCH_DTYPES = {
     "int32": torch.int32,
     "int64": torch.int64,
     "bool": torch.bool,
+    "resource": torch.int64,
 }
 _ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).items() if isinstance(code, int)}
 _UNSIGNED_SHIFT = 128

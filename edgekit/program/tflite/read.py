@@ -8,6 +8,7 @@ are the integers of every other format, whichever library trained them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,29 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from edgekit.errors import UnsupportedError
+from edgekit.errors import ArtifactError, UnsupportedError
 from edgekit.program.tflite import flatbuffer
 from edgekit.program.tflite.call import Call
 from edgekit.program.tflite.emitter import Emitter, Value
 from edgekit.program.tflite.graph import GraphInfo, OperatorInfo, TensorInfo, decode
 from edgekit.program.tflite.names import layer_names
 from edgekit.program.tflite.operators import OPERATORS
+from edgekit.program.tflite.operators.versions import newest
 from edgekit.records import TensorSpec
 
 MAX_BATCH = 1024
+_LARGEST_INPUT = 2**28
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch and plain lookups raise where a file says things that do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +72,46 @@ def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
         UnsupportedError: An operator that programs cannot hold, named with the place where it sits.
     """
     model = flatbuffer.read_model(path)
-    graphs = decode(model)
-    _check_operators(graphs)
+    place = _Place()
+    try:
+        graphs = decode(model)
+        _check_operators(graphs)
+        graph = _read(graphs, place, dynamic_batch=dynamic_batch)
+    except _DAMAGE as error:
+        raise ArtifactError(
+            f"{str(path)!r} is damaged{place}: its operators and tensors do not fit together "
+            f"({type(error).__name__}: {_first_line(error)}). Export it again"
+        ) from error
+    main = graphs[0]
+    program = _export(graph, [main.tensors[index] for index in main.inputs], dynamic_batch=dynamic_batch)
+    return ReadProgram(
+        program=program,
+        graph=graph,
+        inputs=tuple(_real(spec, dynamic_batch) for spec in flatbuffer.model_inputs(model)),
+        outputs=tuple(_real(spec, dynamic_batch) for spec in flatbuffer.model_outputs(model)),
+    )
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where reading has got to, for the message about a damaged file."""
+
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f" at {self.text}" if self.text else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _read(graphs: Sequence[GraphInfo], place: _Place, *, dynamic_batch: bool) -> GraphModule:
     emit = Emitter(free_batch=dynamic_batch)
-    inputs, outputs = flatbuffer.model_inputs(model), flatbuffer.model_outputs(model)
-    reader = _Reader(graphs, emit)
     main = graphs[0]
     values = [_input(emit, main.tensors[index], f"input_{position}") for position, index in enumerate(main.inputs)]
-    results = reader.run(0, values)
-    graph = emit.finish([emit.operand(value) for value in results])
-    return ReadProgram(
-        program=_export(graph, [main.tensors[index] for index in main.inputs], dynamic_batch=dynamic_batch),
-        graph=graph,
-        inputs=tuple(_real(spec, dynamic_batch) for spec in inputs),
-        outputs=tuple(_real(spec, dynamic_batch) for spec in outputs),
-    )
+    results = _Reader(graphs, emit, place).run(0, values)
+    return emit.finish([emit.operand(value) for value in results])
 
 
 def _check_operators(graphs: Sequence[GraphInfo]) -> None:
@@ -82,6 +121,9 @@ def _check_operators(graphs: Sequence[GraphInfo]) -> None:
         for operator in graph.operators:
             if operator.type not in OPERATORS:
                 unknown.setdefault(operator.type, _place(graph, operator))
+            elif operator.version > newest(operator.type):
+                name = f"{operator.type} of version {operator.version}, known up to {newest(operator.type)}"
+                unknown.setdefault(name, _place(graph, operator))
     if unknown:
         listed = ", ".join(f"{name} (at {place})" for name, place in unknown.items())
         raise UnsupportedError(
@@ -97,6 +139,8 @@ def _place(graph: GraphInfo, operator: OperatorInfo) -> str:
 
 
 def _input(emit: Emitter, info: TensorInfo, name: str) -> Value:
+    if math.prod(info.shape) > _LARGEST_INPUT:
+        raise ValueError(f"the input {info.name!r} has the shape {list(info.shape)}")
     quantized = info.quantization is not None
     node = emit.placeholder(name, info.shape, torch.float32 if quantized else info.dtype)
     return emit.value(node, "file", info.quantization)
@@ -118,14 +162,50 @@ def _export(graph: GraphModule, inputs: Iterable[TensorInfo], *, dynamic_batch: 
         examples.append(torch.zeros(sizes, dtype=dtype))
         shapes.append({0: Dim("batch", min=1, max=MAX_BATCH)} if sizes else None)
     with torch.no_grad():
-        return torch.export.export(graph, tuple(examples), dynamic_shapes=tuple(shapes) if dynamic_batch else None)
+        if not dynamic_batch:
+            return torch.export.export(graph, tuple(examples))
+        try:
+            _check_batch(graph, examples)
+            return torch.export.export(graph, tuple(examples), dynamic_shapes=tuple(shapes))
+        except _DAMAGE as error:
+            raise UnsupportedError(
+                "a free batch in a program from this TFLite file",
+                reason=f"the file mixes samples with other axes, or was written for one sample ({_first_line(error)})",
+                instead="a fixed batch, or a file converted with a free batch",
+            ) from error
+
+
+def _check_batch(graph: GraphModule, examples: Sequence[torch.Tensor]) -> None:
+    """Compare two samples in one batch with the same two one by one: sizes alone do not show that samples mix.
+
+    Raises:
+        ValueError: They differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    samples = [
+        torch.randn(example.shape, generator=generator) if example.is_floating_point() else example
+        for example in examples
+    ]
+    together = graph(*samples)
+    for number in range(2):
+        alone = graph(*(sample[number : number + 1] if sample.dim() else sample for sample in samples))
+        for whole, single in zip(together, alone, strict=True):
+            if whole.shape[:1] != (2,) or not torch.allclose(
+                whole[number : number + 1].double(), single.double(), rtol=1e-3, atol=_largest(single) * 0.05
+            ):
+                raise ValueError("two samples in one batch give other results than one by one")
+
+
+def _largest(values: torch.Tensor) -> float:
+    return float(values.double().abs().max()) if values.numel() else 0.0
 
 
 class _Reader:
     """Reads the graphs of one file into one program."""
 
-    def __init__(self, graphs: Sequence[GraphInfo], emit: Emitter) -> None:
+    def __init__(self, graphs: Sequence[GraphInfo], emit: Emitter, place: _Place) -> None:
         self._graphs = graphs
+        self._place = place
         self._emit = emit
         self._names = layer_names(graphs)
 
@@ -143,6 +223,7 @@ class _Reader:
     def _translate(self, number: int, graph: GraphInfo, operator: OperatorInfo, values: dict[int, Value]) -> None:
         label = self._names[number][operator.index]
         self._emit.label(label, operator.type)
+        self._place.text = f"operator {operator.index} ({operator.type}, {label or _place(graph, operator)})"
         call = Call(
             info=operator,
             inputs=tuple(_operand(graph, values, index) for index in operator.inputs),

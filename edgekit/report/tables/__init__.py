@@ -13,7 +13,14 @@ from edgekit.report.tables.artifact import (
     output_parity_table,
     profile_table,
 )
-from edgekit.report.tables.build import compare_table, parity_table, plan_table, summary_table, verdict_table
+from edgekit.report.tables.build import (
+    compare_table,
+    facts_table,
+    parity_table,
+    plan_table,
+    summary_table,
+    verdict_table,
+)
 from edgekit.report.tables.machine import diagnosis_table, doctor_table, targets_table
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "compare_table",
     "diagnosis_table",
     "doctor_table",
+    "facts_table",
     "operator_table",
     "operator_time_table",
     "output_parity_table",

@@ -15,7 +15,7 @@ from edgekit.budget.markdown import limit_text, margin
 from edgekit.records import ArtifactReport, Manifest, Parity, Verdict
 from edgekit.report.compare import ComparedFigure, Comparison
 from edgekit.report.overview import standing_of
-from edgekit.report.tables.cells import frame, row, standing
+from edgekit.report.tables.cells import STYLES, frame, row, standing
 
 
 class PlannedArtifact(Protocol):
@@ -148,24 +148,36 @@ def plan_table(artifacts: Iterable[PlannedArtifact], targets: Sequence[str]) -> 
 
 def compare_table(comparison: Comparison) -> RenderableType:
     """Two builds side by side: one row a figure of an artifact that both have, one row an artifact that one has."""
-    numbers = (comparison.before, comparison.after)
-    if comparison.before == comparison.after:
-        numbers = (f"{comparison.before} (first)", f"{comparison.after} (second)")
+    numbers = comparison.heads
     table = frame(("artifact", "figure", "target", *numbers, "change", "standing"), (*numbers, "change"))
-    for figure in comparison.training:
-        _compared_row(table, "training", figure)
+    for index, figure in enumerate(comparison.training):
+        _compared_row(table, "training" if index == 0 else "", figure, comparison)
     for artifact in comparison.artifacts:
         table.add_section()
         shown = artifact.figures if artifact.standing == "both" else artifact.figures[:1]  # its size says it is there
         for index, figure in enumerate(shown):
-            _compared_row(table, artifact.id if index == 0 else "", figure)
+            _compared_row(table, artifact.id if index == 0 else "", figure, comparison)
         if not shown:
             word = "failed in both" if artifact.standing == "both" else artifact.standing
-            row(table, artifact.id, "", "", "–", "–", "", standing(word))
-    return _with_lines(table, comparison.notes)
+            row(table, artifact.id, "", "", "–", "–", "", _compared_word(comparison, word))
+    return _with_lines(table, [f"note: {note}" for note in comparison.notes])
 
 
-def _compared_row(table: Table, name: str, figure: ComparedFigure) -> None:
+def facts_table(comparison: Comparison) -> RenderableType:
+    """What two builds are: one row a fact, one column a build."""
+    table = frame(("", *comparison.heads))
+    for fact in comparison.facts:
+        row(table, fact.name, fact.before, fact.after)
+    return table
+
+
+def _compared_word(comparison: Comparison, word: str) -> Text:
+    """Return a standing in its colour; between two frameworks nobody is worse, so nothing is red."""
+    style = "bold" if comparison.across_frameworks and word in ("better", "worse") else STYLES.get(word, "")
+    return Text(comparison.word(word), style=style)
+
+
+def _compared_row(table: Table, name: str, figure: ComparedFigure, comparison: Comparison) -> None:
     row(
         table,
         name,
@@ -174,7 +186,7 @@ def _compared_row(table: Table, name: str, figure: ComparedFigure) -> None:
         format_figure(figure.before, figure.unit),
         format_figure(figure.after, figure.unit),
         figure.change,
-        standing(figure.standing),
+        _compared_word(comparison, figure.standing),
     )
 
 

@@ -13,9 +13,9 @@ from edgekit.recipe.schema import QuantizeRule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # executorch's own imports use deprecated parts of Python and torch
-    from edgekit.frameworks.pytorch.analysis import sqnr_db
     from edgekit.frameworks.pytorch.capture import export_program
     from edgekit.frameworks.pytorch.quantize import calibrate, convert, freeze_observers, prepare, skipped
+    from edgekit.program.analysis import sqnr_db
 
 from edgekit.program.graph import calls, tensor_of
 from edgekit.program.quantization import is_dequantize, is_quantize

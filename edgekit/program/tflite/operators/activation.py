@@ -21,6 +21,15 @@ def _activation(target: Callable[..., Any], *arguments: Any) -> Callable[[Call],
     return translate
 
 
+def _elu(call: Call) -> Value:
+    """``max(x, 0) + exp(min(x, 0)) - 1``, of operations that delegates take (XNNPACK's ELU is not lowered to)."""
+    (operand,), layout = call.emit.aligned([call.input(0)])
+    positive = call.call(_ATEN.relu.default, operand)
+    negative = call.call(_ATEN.exp.default, call.call(_ATEN.sub.Tensor, operand, positive))
+    one = call.emit.held(torch.ones(1), "one")
+    return call.value(call.call(_ATEN.add.Tensor, positive, call.call(_ATEN.sub.Tensor, negative, one)), layout)
+
+
 def _hard_swish(call: Call) -> Value:
     """``x * relu6(x + 3) / 6`` (Howard et al. 2019, section 5.2)."""
     (operand,), layout = call.emit.aligned([call.input(0)])
@@ -37,9 +46,8 @@ def _prelu(call: Call) -> Value:
     source, slopes = call.input(0), call.input(1)
     if slopes.constant is not None and slopes.constant.numel() == slopes.shape[-1] and source.rank == 4:
         image = call.emit.operand(source, "channels-first")
-        flat = Value((slopes.shape[-1],), slopes.dtype, slopes.quantization, constant=slopes.constant.reshape(-1))
-        slope = call.emit.operand(flat)
-        held = call.emit.held(slope, f"{call.label}.slope") if isinstance(slope, torch.Tensor) else slope
+        # Slopes are real numbers also where the file quantizes them: delegates take no computed slopes.
+        held = call.emit.held(slopes.real().reshape(-1), f"{call.label}.slope")
         return call.value(call.call(_ATEN.prelu.default, image, held), "channels-first")
     (operand, slope), layout = call.emit.aligned([source, slopes])
     positive = call.call(_ATEN.relu.default, operand)
@@ -69,7 +77,7 @@ def _log_softmax(call: Call) -> Value:
 
 
 OPERATORS = {
-    "ELU": _activation(_ATEN.elu.default),
+    "ELU": _elu,
     "GELU": _gelu,
     "HARD_SWISH": _hard_swish,
     "LEAKY_RELU": _leaky_relu,

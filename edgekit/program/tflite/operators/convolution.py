@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor
 
 from edgekit.program.tflite.call import Call
-from edgekit.program.tflite.emitter import Operand, Value
+from edgekit.program.tflite.emitter import Blocked, Operand, Pads, Value
 from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+from edgekit.program.tflite.operators.slicing import Cut, cut
 
 _ATEN = torch.ops.aten
-Pads = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros before and after, of height and of width."""
 
 
 def conv_2d(call: Call) -> Value:
@@ -22,7 +23,7 @@ def conv_2d(call: Call) -> Value:
     stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
     weight = _weight(call, kernel, (0, 3, 1, 2))
     groups = source.shape[-1] // kernel.shape[3]
-    return _convolve(call, source, weight, kernel.shape[1:3], stride, dilation, groups)
+    return _convolve(call, source, weight, _Geometry(kernel.shape[1:3], stride, dilation, groups))
 
 
 def depthwise_conv_2d(call: Call) -> Value:
@@ -31,25 +32,49 @@ def depthwise_conv_2d(call: Call) -> Value:
     kernel = call.input(1)
     stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
     weight = _weight(call, kernel, (3, 0, 1, 2))
-    return _convolve(call, source, weight, kernel.shape[1:3], stride, dilation, source.shape[-1])
+    return _convolve(call, source, weight, _Geometry(kernel.shape[1:3], stride, dilation, source.shape[-1]))
 
 
-def _convolve(
-    call: Call,
-    source: Value,
-    weight: Operand,
-    window: tuple[int, ...],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> Value:
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    window: tuple[int, ...]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def _convolve(call: Call, source: Value, weight: Operand, geometry: _Geometry) -> Value:
+    """Convolve with the padding that the options, a padding before it or blocks in the batch ask for."""
     pads: Pads = ((0, 0), (0, 0))
     if call.options.padding == schema.Padding.SAME:
-        pads = same_pads(source.shape[1:3], window, stride, dilation)
+        pads = same_pads(source.shape[1:3], geometry.window, geometry.stride, geometry.dilation)
     elif source.padded is not None:
-        taken_in = _taken_in(source)
-        if taken_in is not None:
-            source, pads = taken_in
+        source, pads = _taken_in(source)
+    elif source.blocked is not None and (geometry.stride, geometry.dilation) == ((1, 1), (1, 1)):
+        return _of_blocks(call, source, source.blocked, weight, geometry)
+    return _padded(call, source, weight, geometry, pads)
+
+
+def _of_blocks(call: Call, source: Value, blocked: Blocked, weight: Operand, geometry: _Geometry) -> Value:
+    """Put a convolution of blocks off: undoing the blocks turns it into a dilated one."""
+    sizes = [size - width + 1 for size, width in zip(source.shape[1:3], geometry.window, strict=True)]
+    shape = (source.shape[0], *sizes, call.outputs[0].shape[-1])
+
+    def convolved(pads: Pads) -> Value:
+        block = blocked.block
+        dilated = replace(geometry, dilation=(block[0], block[1]) if len(block) == 2 else (block[0], 1))
+        return _padded(call, blocked.source, weight, dilated, pads)
+
+    return Value(
+        shape,
+        source.dtype,
+        call.outputs[0].quantization,
+        make=lambda: _padded(call, source, weight, geometry, ((0, 0), (0, 0))),
+        blocked=replace(blocked, convolved=convolved) if len(blocked.block) == 2 else None,
+    )
+
+
+def _padded(call: Call, source: Value, weight: Operand, geometry: _Geometry, pads: Pads) -> Value:
     image = call.emit.operand(source, "channels-first")
     if call.input(1).quantization is not None and source.quantization is None:
         image = on_dynamic_grid(call, image)
@@ -58,9 +83,8 @@ def _convolve(
     if not symmetric:
         image = call.requantized(zero_padded(call, image, pads), source.quantization)
     bias = _bias(call, 2)
-    result = call.call(
-        _ATEN.conv2d.default, image, weight, bias, list(stride), padding, list(dilation), groups
-    )  # fmt: skip
+    stride, dilation = list(geometry.stride), list(geometry.dilation)
+    result = call.call(_ATEN.conv2d.default, image, weight, bias, stride, padding, dilation, geometry.groups)
     return call.value(call.activated(result), "channels-first")
 
 
@@ -83,11 +107,13 @@ def transpose_conv(call: Call) -> Value:
     if all(0 <= more < step for more, step in zip(extra, stride, strict=True)):
         arguments = (list(stride), symmetric, extra, 1, [1, 1])
         result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, *arguments)
-    else:
-        result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, list(stride), [0, 0], [0, 0], 1, [1, 1])
-        for axis, ((before, _), size) in enumerate(zip(pads, wanted[1:3], strict=True)):
-            result = call.call(_ATEN.slice.Tensor, result, axis + 2, before, before + size)
-    return call.value(call.activated(result), "channels-first")
+        return call.value(call.activated(result), "channels-first")
+    result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, list(stride), [0, 0], [0, 0], 1, [1, 1])
+    whole = call.value(call.activated(result), "channels-first")
+    kept = [
+        Cut(axis + 1, before, 1, size) for axis, ((before, _), size) in enumerate(zip(pads, wanted[1:3], strict=True))
+    ]
+    return cut(call, whole, kept)
 
 
 def same_pads(
@@ -104,24 +130,23 @@ def same_pads(
         reach = (width - 1) * spread + 1
         total = max((-(-size // step) - 1) * step + reach - size, 0)
         found.append((total // 2, total - total // 2))
-    return found[0], found[1]
+    return tuple(found)
 
 
 def zero_padded(call: Call, image: Operand, pads: Pads) -> Operand:
     """Pad a channels-first image with zeros."""
-    (top, bottom), (left, right) = pads
-    result: Operand = call.call(_ATEN.constant_pad_nd.default, image, [left, right, top, bottom], 0.0)
+    widths = [width for pair in reversed(pads) for width in pair]
+    result: Operand = call.call(_ATEN.constant_pad_nd.default, image, widths, 0.0)
     return result
 
 
-def _taken_in(source: Value) -> tuple[Value, Pads] | None:
-    """Return what an explicit padding pads, where a convolution can do that itself: by as much on both sides."""
-    if source.padded is None:
-        return None
-    inner, pads = source.padded
-    if len(pads) != 4 or pads[0] != (0, 0) or pads[3] != (0, 0) or any(before != after for before, after in pads[1:3]):
-        return None
-    return inner, (pads[1], pads[2])
+def _taken_in(source: Value) -> tuple[Value, Pads]:
+    """Return what an explicit padding pads and by how much, where a convolution can do that itself."""
+    if source.padded is not None:
+        inner, pads = source.padded
+        if len(pads) == 4 and pads[0] == pads[3] == (0, 0) and all(before == after for before, after in pads[1:3]):
+            return inner, (pads[1], pads[2])
+    return source, ((0, 0), (0, 0))
 
 
 def _weight(call: Call, kernel: Value, order: tuple[int, ...]) -> Operand:
@@ -145,13 +170,9 @@ def _bias(call: Call, index: int) -> Operand | None:
 
 def held_bias(call: Call, value: Value) -> Operand | None:
     """Hold a constant bias as float32 ``[C]``."""
-    constant = value.constant
-    if constant is None:
+    if value.constant is None:
         return call.emit.operand(value)
-    if value.quantization is not None:
-        steps = torch.tensor(value.quantization.scale, dtype=torch.float64)
-        constant = (constant.double() * steps).float()
-    return call.emit.held(constant.float(), f"{call.label}.bias")
+    return call.emit.held(value.real(), f"{call.label}.bias")
 
 
 def conv_3d(call: Call) -> Value:

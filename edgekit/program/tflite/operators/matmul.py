@@ -8,6 +8,7 @@ from edgekit.program.tflite.call import Call
 from edgekit.program.tflite.emitter import Operand, Value
 from edgekit.program.tflite.operators.convolution import held_bias
 from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+from edgekit.program.tflite.operators.shape import sizes_of
 
 _ATEN = torch.ops.aten
 
@@ -45,7 +46,24 @@ def batch_matmul(call: Call) -> Value:
         left = call.requantized(call.call(_ATEN.transpose.int, left, -2, -1), call.input(0).quantization)
     if call.options.adjY:
         right = call.requantized(call.call(_ATEN.transpose.int, right, -2, -1), call.input(1).quantization)
-    return call.value(call.call(_ATEN.matmul.default, left, right))
+    return call.value(_product(call, left, right))
+
+
+def _product(call: Call, left: Operand, right: Operand) -> Operand:
+    """Multiply stacks of matrices; where they are stacked alike, as one stack, which delegates take as it is."""
+    grids = [call.input(place).quantization for place in range(2)]
+    sizes = [sizes_of(operand) for operand in (left, right)]
+    if sizes[0][:-2] != sizes[1][:-2] or len(sizes[0]) < 3:
+        return call.call(_ATEN.matmul.default, left, right)  # type: ignore[no-any-return]
+    if len(sizes[0]) == 3:
+        return call.call(_ATEN.bmm.default, left, right)  # type: ignore[no-any-return]
+    stacked = [
+        call.requantized(call.call(_ATEN.reshape.default, operand, [-1, *shape[-2:]]), grid)
+        for operand, shape, grid in zip((left, right), sizes, grids, strict=True)
+    ]
+    product = call.requantized(call.call(_ATEN.bmm.default, *stacked), call.outputs[0].quantization)
+    final = call.emit.free([*sizes[0][:-1], sizes[1][-1]])
+    return call.call(_ATEN.reshape.default, product, final)  # type: ignore[no-any-return]
 
 
 OPERATORS = {"BATCH_MATMUL": batch_matmul, "FULLY_CONNECTED": fully_connected}

@@ -6,8 +6,8 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.program.tflite.call import Call
-from edgekit.program.tflite.emitter import Operand, Value
-from edgekit.program.tflite.operators.convolution import Pads, same_pads
+from edgekit.program.tflite.emitter import Operand, Pads, Value
+from edgekit.program.tflite.operators.convolution import same_pads
 from edgekit.records import Quantization
 
 _ATEN = torch.ops.aten
@@ -51,6 +51,7 @@ def _counted(call: Call, image: Operand, window: tuple[int, ...], stride: tuple[
     """Average with more padding on one side than on the other: the sum over the padded window by the true count."""
     (top, bottom), (left, right) = pads
     padded = call.call(_ATEN.constant_pad_nd.default, image, [left, right, top, bottom], 0.0)
+    padded = call.requantized(padded, call.input(0).quantization)
     mean = call.call(_ATEN.avg_pool2d.default, padded, list(window), list(stride))
     height, width = call.input(0).shape[1:3]
     inside = torch.nn.functional.pad(torch.ones(1, 1, height, width), [left, right, top, bottom])

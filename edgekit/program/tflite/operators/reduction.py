@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,19 +42,57 @@ def _reduced(apply: Callable[[Call, Operand, list[int], bool], Operand]) -> Call
     return translate
 
 
-def _mean(call: Call, source: Operand, axes: list[int], keep: bool) -> Operand:
-    """Keep the axes of an image's mean, then drop them: XNNPACK averages only with its axes kept."""
-    if not keep and axes == [2, 3] and source_rank(source) == 4:
-        mean = call.call(_ATEN.mean.dim, source, axes, True)
+def _over_images(
+    target: Callable[[Call, Operand], Operand], otherwise: Callable[[Call], Value]
+) -> Callable[[Call], Value]:
+    """Reduce as an image of which everything but channels is reduced, which is what XNNPACK reduces.
+
+    Adjacent axes become the image, axes before them channels, and axes behind them are brought before them.
+    """
+
+    def translate(call: Call) -> Value:
+        source = call.input(0)
+        axes = sorted({axis % max(source.rank, 1) for axis in call.integers(1, "the axes of a reduction")})
+        named = axes
+        if axes[:1] == [0] and source.shape[0] == 1 and not call.emit.free_batch:
+            axes = axes[1:]  # one sample is its own mean
+        adjacent = bool(axes) and axes == list(range(axes[0], axes[-1] + 1)) and axes[0] > 0
+        if not adjacent or source.constant is not None or not source.dtype.is_floating_point:
+            return otherwise(call)
+        reduced = target(call, _as_image(call, source, axes))
+        sizes = [1 if axis in named else size for axis, size in enumerate(source.shape)]
         grid = call.outputs[0].quantization
-        sizes = [-1, int(_sizes(source)[1])]
-        return call.call(_ATEN.reshape.default, call.requantized(mean, grid), sizes)  # type: ignore[no-any-return]
-    return call.call(_ATEN.mean.dim, source, axes, keep)  # type: ignore[no-any-return]
+        if call.options.keepDims and source.rank == 4 and axes == [1, 2]:
+            return call.value(reduced, "channels-first")
+        kept = [size for axis, size in enumerate(sizes) if call.options.keepDims or axis not in named]
+        value = call.call(_ATEN.reshape.default, call.requantized(reduced, grid), call.emit.free(kept))
+        return call.value(value)
+
+    return translate
 
 
-def source_rank(operand: Operand) -> int:
-    """Return the number of axes of an operand."""
-    return len(_sizes(operand))
+def _as_image(call: Call, source: Value, axes: list[int]) -> Operand:
+    if source.rank == 4 and axes == [1, 2]:
+        return call.emit.operand(source, "channels-first")
+    first, last = axes[0], axes[-1] + 1
+    operand = call.emit.operand(source)
+    if last < source.rank:
+        order = [*range(first), *range(last, source.rank), *axes]
+        operand = call.requantized(call.call(_ATEN.permute.default, operand, order), source.quantization)
+    channels = math.prod([*source.shape[1:first], *source.shape[last:]])
+    sizes = call.emit.free([source.shape[0], channels, math.prod(source.shape[first:last]), 1])
+    image = call.call(_ATEN.reshape.default, operand, sizes)
+    return call.requantized(image, source.quantization)
+
+
+def _image_mean(call: Call, image: Operand) -> Operand:
+    result: Operand = call.call(_ATEN.mean.dim, image, [2, 3], True)
+    return result
+
+
+def _image_max(call: Call, image: Operand) -> Operand:
+    result: Operand = call.call(_ATEN.max_pool2d.default, image, list(_sizes(image)[2:]))
+    return result
 
 
 def _sizes(operand: Operand) -> Any:
@@ -80,10 +119,10 @@ def _one_by_one(target: Callable[..., Any]) -> Callable[[Call, Operand, list[int
 
 
 OPERATORS = {
-    "MEAN": _reduced(_mean),
+    "MEAN": _over_images(_image_mean, _reduced(_simple(_ATEN.mean.dim))),
     "REDUCE_ALL": _reduced(_one_by_one(_ATEN.all.dim)),
     "REDUCE_ANY": _reduced(_one_by_one(_ATEN.any.dim)),
-    "REDUCE_MAX": _reduced(_simple(_ATEN.amax.default)),
+    "REDUCE_MAX": _over_images(_image_max, _reduced(_simple(_ATEN.amax.default))),
     "REDUCE_MIN": _reduced(_simple(_ATEN.amin.default)),
     "REDUCE_PROD": _reduced(_one_by_one(_ATEN.prod.dim_int)),
     "SUM": _reduced(_simple(_ATEN.sum.dim_IntList)),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from edgekit.program.tflite.call import Call
-from edgekit.program.tflite.emitter import Layout, Value, channels_first
+from edgekit.program.tflite.emitter import Layout, Operand, Value, channels_first
+from edgekit.program.tflite.graph import activation_of
+from edgekit.records import Quantization
 
 _ATEN = torch.ops.aten
 
@@ -18,14 +23,25 @@ def reshape(call: Call) -> Value:
     else:
         declared = getattr(call.options, "newShape", None)
         sizes = list(call.outputs[0].shape) if declared is None else [int(size) for size in declared]
-    return reshaped(call, source, sizes)
+    return call.regrid(reshaped(call, source, _known(call, source, sizes)))
 
 
-def reshaped(call: Call, source: Value, sizes: list[int]) -> Value:
-    """Reshape a value, the batch inferred where the program must take any."""
-    if list(source.shape) == sizes:
-        return call.value(call.emit.operand(source))
-    return call.value(call.call(_ATEN.reshape.default, call.emit.flat(source), call.emit.free(sizes)))
+def _known(call: Call, source: Value, sizes: list[int]) -> list[int]:
+    """Work out the size that is left open (-1)."""
+    if sizes.count(-1) > 1 or min(sizes, default=0) < -1:
+        raise call.refusal(f"the shape {sizes} is not one", "a shape with at most one size left open")
+    known = math.prod(size for size in sizes if size != -1)
+    return [math.prod(source.shape) // max(known, 1) if size == -1 else size for size in sizes]
+
+
+def reshaped(call: Call, source: Value, sizes: Sequence[int]) -> Value:
+    """Reshape a value, the batch inferred where the program must take any; it stays on its grid."""
+    if list(source.shape) == list(sizes):
+        return source
+    if source.constant is not None and (source.quantization is None or source.quantization.axis is None):
+        return source.with_constant(source.constant.reshape(tuple(sizes)))
+    turned = call.call(_ATEN.reshape.default, call.emit.flat(source), call.emit.free(sizes))
+    return call.emit.value(turned, "file", source.quantization)
 
 
 def expand_dims(call: Call) -> Value:
@@ -33,7 +49,7 @@ def expand_dims(call: Call) -> Value:
     source = call.input(0)
     axis = call.integers(1, "the axis of an expansion")[0]
     axis = axis if axis >= 0 else axis + source.rank + 1
-    return reshaped(call, source, [*source.shape[:axis], 1, *source.shape[axis:]])
+    return call.regrid(reshaped(call, source, [*source.shape[:axis], 1, *source.shape[axis:]]))
 
 
 def squeeze(call: Call) -> Value:
@@ -41,7 +57,8 @@ def squeeze(call: Call) -> Value:
     source = call.input(0)
     named = [] if call.options.squeezeDims is None else [int(axis) % source.rank for axis in call.options.squeezeDims]
     left_out = set(named) if named else {axis for axis, size in enumerate(source.shape) if size == 1}
-    return reshaped(call, source, [size for axis, size in enumerate(source.shape) if axis not in left_out])
+    sizes = [size for axis, size in enumerate(source.shape) if axis not in left_out]
+    return call.regrid(reshaped(call, source, sizes))
 
 
 def transpose(call: Call) -> Value:
@@ -87,22 +104,53 @@ def _number(call: Call) -> float:
 def concatenation(call: Call) -> Value:
     """``CONCATENATION`` along an axis of the file."""
     values = [call.input(index) for index in range(len(call.inputs))]
-    computed = [value for value in values if value.constant is None]
-    first = any(value.layout == "channels-first" for value in computed)
+    value = joined(call, values, call.options.axis % values[0].rank, call.outputs[0].quantization)
+    if activation_of(call.options) == "NONE":
+        return value
+    operand, layout = call.emit.as_it_lies(value)
+    return call.value(call.activated(operand), layout)
+
+
+def joined(call: Call, values: Sequence[Value], axis: int, quantization: Quantization | None) -> Value:
+    """Put values together along an axis of the file, each on the grid of the result first.
+
+    Integer kernels move integers: XNNPACK refuses pieces on grids of their own, and the result is the same.
+    """
+    constants = [value.constant for value in values if value.constant is not None]
+    grids = {value.quantization for value in values}
+    if len(constants) == len(values) and grids == {quantization}:
+        return values[0].with_constant(torch.cat(constants, axis), quantization)
+    first = any(value.constant is None and value.layout == "channels-first" for value in values)
     layout: Layout = "channels-first" if first else "file"
-    operands = [call.emit.operand(value, layout) for value in values]
-    result = call.call(_ATEN.cat.default, operands, call.axis(call.options.axis, values[0], layout))
-    return call.value(call.activated(result), layout)
+    operands = [_piece(call, value, layout, quantization) for value in _same_batch(call, values, axis)]
+    operands = [operand for operand in operands if 0 not in sizes_of(operand)]
+    place = call.axis(axis, values[0], layout)
+    result = operands[0] if len(operands) == 1 else call.call(_ATEN.cat.default, operands, place)
+    return call.emit.value(result, layout, quantization)
 
 
-def shape_of(call: Call) -> Value:
-    """``SHAPE``: known while reading."""
-    return call.value(torch.tensor(call.input(0).shape, dtype=call.outputs[0].dtype))
+def _piece(call: Call, value: Value, layout: Layout, quantization: Quantization | None) -> Operand:
+    operand = call.emit.operand(value, layout)
+    if quantization is None or value.quantization == quantization:
+        return operand
+    node = call.emit.held(operand) if isinstance(operand, torch.Tensor) else operand
+    return call.emit.on_grid(node, quantization)
 
 
-def rank_of(call: Call) -> Value:
-    """``RANK``: known while reading."""
-    return call.value(torch.tensor(call.input(0).rank, dtype=torch.int32))
+def _same_batch(call: Call, values: Sequence[Value], axis: int) -> list[Value]:
+    """Repeat constants of batch 1 for each sample, where the batch is free (a class token before the patches)."""
+    computed = [value for value in values if value.constant is None]
+    if not call.emit.free_batch or axis == 0 or not computed:
+        return list(values)
+    like, _ = call.emit.as_it_lies(computed[0])
+    return [value if value.constant is None else call.emit.repeated(value, like) for value in values]
+
+
+def sizes_of(operand: Operand) -> tuple[int, ...]:
+    """Return the sizes of an operand."""
+    return tuple(
+        int(size) for size in (operand.shape if isinstance(operand, torch.Tensor) else operand.meta["val"].shape)
+    )
 
 
 OPERATORS = {
@@ -110,9 +158,7 @@ OPERATORS = {
     "EXPAND_DIMS": expand_dims,
     "PAD": pad,
     "PADV2": pad,
-    "RANK": rank_of,
     "RESHAPE": reshape,
-    "SHAPE": shape_of,
     "SQUEEZE": squeeze,
     "TRANSPOSE": transpose,
 }
