@@ -151,8 +151,8 @@ class _Journey:
         try:
             self._programs[key] = self._runner.run(call, Program)
         except EdgekitError as error:
-            for artifact in self._lowered_from(key):
-                self._fail(artifact.id, call.name, error)
+            for number, artifact in enumerate(self._lowered_from(key)):
+                self._fail(artifact.id, call.name, error, told=number > 0)
 
     def _make_artifact(self, plan: ArtifactPlan) -> None:
         program = self._programs[plan.program, plan.dynamic_batch]
@@ -168,7 +168,8 @@ class _Journey:
         except EdgekitError as error:
             self._fail(plan.id, call.name, error)
 
-    def _fail(self, artifact_id: str, stage: str, error: EdgekitError) -> None:
+    def _fail(self, artifact_id: str, stage: str, error: EdgekitError, *, told: bool = False) -> None:
+        """Note that an artifact failed; ``told``: whoever watches has heard of this failure already."""
         if self._stopping:
             return  # the stage did not fail: its child was stopped with the build
         self._errors.append(error)
@@ -176,7 +177,8 @@ class _Journey:
         place = log.relative_to(self._folder.root).as_posix() if log.is_file() else None
         message = getattr(error, "message", str(error))
         self._failures[artifact_id] = StageFailure(stage=stage, message=message, log=place, exit_code=error.exit_code)
-        self._observer(stage, "failed", {"message": message, "log": place})
+        if not told:
+            self._observer(stage, "failed", {"message": message, "log": place})
 
     def _finish(self, plan: ArtifactPlan) -> ArtifactReport:
         """Profile an artifact on every device that can run it, and put it into the build folder."""

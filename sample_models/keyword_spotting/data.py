@@ -62,7 +62,7 @@ def load(path: str | None = None, samples: int = 3600, seed: int = 0) -> Dataset
         mfcc = np.stack([utterance(int(label), generator) for label in labels])[:, None].astype(np.float32)
     else:
         mfcc, labels = _read(Path(path))
-    return splits.classification((mfcc,), labels, CLASSES, seed=seed, input_names=("mfcc",))
+    return splits.classification((mfcc,), labels, CLASSES, seed=seed, image=True, input_names=("mfcc",))
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.generic]]:

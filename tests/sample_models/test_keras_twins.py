@@ -15,8 +15,14 @@ import tensorflow as tf
 import tf_keras
 import torch
 
+from edgekit.data.sources import load_dataset
 from edgekit.formats.tflite.inspect import inspect as inspect_tflite
+from edgekit.frameworks.keras.feed import as_arrays
+from edgekit.recipe.load import load_recipe
+from edgekit.records import TensorSpec
 from sample_models.carry_weights import carry
+
+ROOT = Path(__file__).parents[2]
 
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {"width": 4},
@@ -259,3 +265,15 @@ def test_quantization_aware_training_takes_every_layer_of_a_convolutional_model(
     quantized = importlib.import_module("tensorflow_model_optimization").quantization.keras.quantize_model(twin)
     wrapped = {layer.name for layer in quantized.layers}
     assert wrapped >= {f"quant_{layer.name}" for layer in twin.layers if layer.weights}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_recipes_data_fit_the_twin_of_the_recipes_model(name: str) -> None:
+    recipe = load_recipe(ROOT / "sample_models" / name / "recipe.yaml")
+    twin = build_keras(name, **recipe.model.args)
+    dataset = load_dataset(recipe.data)
+    specs = [
+        TensorSpec(name=tensor.name, dtype=tensor.dtype.name, shape=(None, *tensor.shape[1:])) for tensor in twin.inputs
+    ]
+    fed = as_arrays(dataset.sample(), dataset.layout, specs)
+    assert run_keras(twin, list(fed)).shape == (1, len(dataset.classes))
