@@ -76,6 +76,8 @@ class Value:
         padded: The value that this one pads with zeros, and by how much on each side of each axis in the file's order.
         blocked: Where its batch is made of blocks of pixels, what computes it without.
         variable: The variable that it is a handle of.
+        folded: Whether it is a constant of integers behind a ``DEQUANTIZE``: a layer that takes it as its weight keeps
+            the integers (weight-only quantization), everything else sees real numbers.
         make: Computes it at last, for a value that may not be needed (a padding that its convolution takes in).
     """
 
@@ -88,6 +90,7 @@ class Value:
     make: Callable[[], Value] | None = None
     blocked: Blocked | None = None
     variable: tuple[str, str] | None = None
+    folded: bool = False
 
     @property
     def rank(self) -> int:
@@ -114,7 +117,11 @@ class Value:
     def with_constant(self, constant: Tensor, quantization: Quantization | Literal["same"] | None = "same") -> Value:
         """Return a constant that stands for numbers on the same grid, or on another."""
         grid = self.quantization if quantization == "same" else quantization
-        return Value(tuple(constant.shape), self.dtype, grid, constant=constant)
+        return Value(tuple(constant.shape), self.dtype, grid, constant=constant, folded=self.folded)
+
+    def as_folded(self) -> Value:
+        """Return a quantized constant as a ``DEQUANTIZE`` hands it on."""
+        return Value(self.shape, torch.float32, self.quantization, constant=self.constant, folded=True)
 
     @property
     def layout(self) -> Layout:
@@ -141,6 +148,7 @@ class Emitter:
         self._held: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
         self.variables: dict[tuple[str, str], Value] = {}
         self.initialising = False
+        self.notes: list[str] = []
 
     def label(self, path: str, kind: str) -> None:
         """Say which layer the operations that follow belong to.
@@ -241,6 +249,13 @@ class Emitter:
         node: Node = self.call(_OPS.dequantize_per_tensor.default, integers, *arguments)
         return node
 
+    def integers(self, numbers: Tensor, quantization: Quantization) -> Tensor:
+        """Return the integers that constant real numbers become on a grid."""
+        low, high = _RANGES[quantization.dtype]
+        arguments = (quantization.scale[0], quantization.zero_point[0], low, high, _INTEGERS[quantization.dtype])
+        found: Tensor = _OPS.quantize_per_tensor.default(numbers, *arguments)
+        return found
+
     def dequantized(self, integers: Tensor, quantization: Quantization, name: str, axis: int | None = None) -> Node:
         """Hold integers as a constant and return the real numbers that they stand for.
 
@@ -259,7 +274,7 @@ class Emitter:
             return node
         scales = self.held(torch.tensor(quantization.scale, dtype=torch.float32), f"{name}_scale")
         points = self.held(torch.tensor(quantization.zero_point, dtype=torch.int64), f"{name}_zero_point")
-        low = -127 if low == -128 and bool((integers > -128).all()) else low
+        low = low + 1 if bool((integers > low).all()) else low
         return self.call(  # type: ignore[no-any-return]
             _OPS.dequantize_per_channel.default, constant, scales, points, axis, low, high, dtype
         )
@@ -287,12 +302,12 @@ class Emitter:
         return turned
 
     def _constant_operand(self, value: Value, layout: Layout) -> Operand:
-        constant = value.constant
+        constant = value.real() if value.folded else value.constant
         if constant is None:
             raise ValueError("only constants are asked for here")
         if layout == "channels-first":
             constant = constant.permute(channels_first(constant.dim())).contiguous()
-        if value.quantization is None:
+        if value.quantization is None or value.folded:
             return constant
         axis = value.quantization.axis
         if axis is not None and layout == "channels-first":

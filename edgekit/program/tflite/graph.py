@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,11 +137,38 @@ def _decode_tensor(model: Any, tensor: Any, index: int) -> TensorInfo:
         shape=flatbuffer.shape_of(tensor),
         free_batch=bool(signature) and signature[0] < 0,
         dtype=_TORCH_DTYPES[dtype],
-        quantization=flatbuffer.quantization_of(tensor),
+        quantization=_quantization(tensor, name),
         constant=_constant(model, tensor, dtype),
         variable=bool(tensor.isVariable),
     )
     return _signed(info) if dtype == "uint8" and info.quantization is not None else info
+
+
+def _quantization(tensor: Any, name: str) -> Quantization | None:
+    """Decode scales; where the channel axis lies outside of the tensor, as older converters wrote it, it is found.
+
+    Raises:
+        UnsupportedError: Scales for blocks of a channel.
+        ValueError: Scales that are none, or fit no axis.
+    """
+    if tensor.quantization is not None and tensor.quantization.detailsType:
+        raise UnsupportedError(
+            f"the tensor {name!r} with scales for blocks inside of channels",
+            reason="a program holds one scale for each channel",
+            instead="a file quantized for each channel, or the TFLite format alone",
+        )
+    found = flatbuffer.quantization_of(tensor)
+    if found is None:
+        return None
+    if not all(math.isfinite(scale) and scale >= 0 for scale in found.scale):
+        raise ValueError(f"the scales of the tensor {name!r} are not positive numbers")
+    shape = flatbuffer.shape_of(tensor)
+    if found.axis is None or (found.axis < len(shape) and shape[found.axis] == len(found.scale)):
+        return found
+    fitting = [axis for axis, size in enumerate(shape) if size == len(found.scale)]
+    if len(fitting) != 1:
+        raise ValueError(f"the {len(found.scale)} scales of the tensor {name!r} fit no axis of {list(shape)}")
+    return replace(found, axis=fitting[0])
 
 
 def _constant(model: Any, tensor: Any, dtype: str) -> torch.Tensor | None:

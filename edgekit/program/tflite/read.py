@@ -52,12 +52,14 @@ class ReadProgram:
             quantization is its first and last operation.
         graph: The same before it was exported, for running.
         inputs, outputs: In the file's order.
+        notes: What was changed on the way, for the report.
     """
 
     program: ExportedProgram
     graph: GraphModule
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
@@ -76,7 +78,8 @@ def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
     try:
         graphs = decode(model)
         _check_operators(graphs)
-        graph = _read(graphs, place, dynamic_batch=dynamic_batch)
+        emit = Emitter(free_batch=dynamic_batch)
+        graph = _read(graphs, emit, place)
     except _DAMAGE as error:
         raise ArtifactError(
             f"{str(path)!r} is damaged{place}: its operators and tensors do not fit together "
@@ -89,6 +92,7 @@ def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
         graph=graph,
         inputs=tuple(_real(spec, dynamic_batch) for spec in flatbuffer.model_inputs(model)),
         outputs=tuple(_real(spec, dynamic_batch) for spec in flatbuffer.model_outputs(model)),
+        notes=tuple(emit.notes),
     )
 
 
@@ -106,8 +110,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _read(graphs: Sequence[GraphInfo], place: _Place, *, dynamic_batch: bool) -> GraphModule:
-    emit = Emitter(free_batch=dynamic_batch)
+def _read(graphs: Sequence[GraphInfo], emit: Emitter, place: _Place) -> GraphModule:
     main = graphs[0]
     values = [_input(emit, main.tensors[index], f"input_{position}") for position, index in enumerate(main.inputs)]
     results = _Reader(graphs, emit, place).run(0, values)

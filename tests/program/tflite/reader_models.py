@@ -45,7 +45,7 @@ def convert(
     if precision == "fp16":
         converter.target_spec.supported_types = [tf.float16]
     if precision in ("int8", "int16x8"):
-        draw = samples or (lambda rng: [random_input(rng, shape, kind) for shape, kind in zip(shapes, kinds)])
+        draw = samples or (lambda rng: [random_input(rng, *spec) for spec in zip(shapes, kinds, strict=True)])
 
         def calibration():
             rng = np.random.default_rng(RNG_SEED + 1)
@@ -120,7 +120,11 @@ def _moves(node: torch.fx.Node) -> bool:
 def decibels(expected: NDArray[Any], actual: NDArray[Any]) -> float:
     """Return the ratio of signal to error."""
     error = float(((expected.astype(np.float64) - actual.astype(np.float64)) ** 2).sum())
-    return float("inf") if error == 0 else 10 * float(np.log10(max((expected.astype(np.float64) ** 2).sum(), 1e-30) / error))
+    return (
+        float("inf")
+        if error == 0
+        else 10 * float(np.log10(max((expected.astype(np.float64) ** 2).sum(), 1e-30) / error))
+    )
 
 
 __all__ = ["convert", "decibels", "output_steps", "random_input", "read_program", "run_litert", "run_read", "tf"]

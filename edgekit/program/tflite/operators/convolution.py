@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from torch import Tensor
 
 from edgekit.program.tflite.call import Call
 from edgekit.program.tflite.emitter import Blocked, Operand, Pads, Value
-from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+from edgekit.program.tflite.operators.dynamic import is_hybrid, on_dynamic_grid
 from edgekit.program.tflite.operators.slicing import Cut, cut
+from edgekit.program.tflite.operators.weights import real_weight, weight
 
 _ATEN = torch.ops.aten
 
@@ -21,9 +21,9 @@ def conv_2d(call: Call) -> Value:
     options, source = call.options, call.input(0)
     kernel = call.input(1)
     stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
-    weight = _weight(call, kernel, (0, 3, 1, 2))
     groups = source.shape[-1] // kernel.shape[3]
-    return _convolve(call, source, weight, _Geometry(kernel.shape[1:3], stride, dilation, groups))
+    held = _weight(call, source, kernel, (0, 3, 1, 2), groups)
+    return _convolve(call, source, held, _Geometry(kernel.shape[1:3], stride, dilation, groups))
 
 
 def depthwise_conv_2d(call: Call) -> Value:
@@ -31,8 +31,8 @@ def depthwise_conv_2d(call: Call) -> Value:
     options, source = call.options, call.input(0)
     kernel = call.input(1)
     stride, dilation = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
-    weight = _weight(call, kernel, (3, 0, 1, 2))
-    return _convolve(call, source, weight, _Geometry(kernel.shape[1:3], stride, dilation, source.shape[-1]))
+    held = _weight(call, source, kernel, (3, 0, 1, 2), source.shape[-1])
+    return _convolve(call, source, held, _Geometry(kernel.shape[1:3], stride, dilation, source.shape[-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Geometry:
     groups: int
 
 
-def _convolve(call: Call, source: Value, weight: Operand, geometry: _Geometry) -> Value:
+def _convolve(call: Call, source: Value, held: Operand, geometry: _Geometry) -> Value:
     """Convolve with the padding that the options, a padding before it or blocks in the batch ask for."""
     pads: Pads = ((0, 0), (0, 0))
     if call.options.padding == schema.Padding.SAME:
@@ -51,11 +51,11 @@ def _convolve(call: Call, source: Value, weight: Operand, geometry: _Geometry) -
     elif source.padded is not None:
         source, pads = _taken_in(source)
     elif source.blocked is not None and (geometry.stride, geometry.dilation) == ((1, 1), (1, 1)):
-        return _of_blocks(call, source, source.blocked, weight, geometry)
-    return _padded(call, source, weight, geometry, pads)
+        return _of_blocks(call, source, source.blocked, held, geometry)
+    return _padded(call, source, held, geometry, pads)
 
 
-def _of_blocks(call: Call, source: Value, blocked: Blocked, weight: Operand, geometry: _Geometry) -> Value:
+def _of_blocks(call: Call, source: Value, blocked: Blocked, held: Operand, geometry: _Geometry) -> Value:
     """Put a convolution of blocks off: undoing the blocks turns it into a dilated one."""
     sizes = [size - width + 1 for size, width in zip(source.shape[1:3], geometry.window, strict=True)]
     shape = (source.shape[0], *sizes, call.outputs[0].shape[-1])
@@ -63,28 +63,28 @@ def _of_blocks(call: Call, source: Value, blocked: Blocked, weight: Operand, geo
     def convolved(pads: Pads) -> Value:
         block = blocked.block
         dilated = replace(geometry, dilation=(block[0], block[1]) if len(block) == 2 else (block[0], 1))
-        return _padded(call, blocked.source, weight, dilated, pads)
+        return _padded(call, blocked.source, held, dilated, pads)
 
     return Value(
         shape,
         source.dtype,
         call.outputs[0].quantization,
-        make=lambda: _padded(call, source, weight, geometry, ((0, 0), (0, 0))),
+        make=lambda: _padded(call, source, held, geometry, ((0, 0), (0, 0))),
         blocked=replace(blocked, convolved=convolved) if len(blocked.block) == 2 else None,
     )
 
 
-def _padded(call: Call, source: Value, weight: Operand, geometry: _Geometry, pads: Pads) -> Value:
+def _padded(call: Call, source: Value, held: Operand, geometry: _Geometry, pads: Pads) -> Value:
     image = call.emit.operand(source, "channels-first")
-    if call.input(1).quantization is not None and source.quantization is None:
-        image = on_dynamic_grid(call, image)
     symmetric = all(before == after for before, after in pads)
     padding = [before for before, _ in pads] if symmetric else [0, 0]
     if not symmetric:
         image = call.requantized(zero_padded(call, image, pads), source.quantization)
+    if is_hybrid(source, call.input(1)) and _is_dense(source, geometry.groups):
+        image = on_dynamic_grid(call, image)
     bias = _bias(call, 2)
     stride, dilation = list(geometry.stride), list(geometry.dilation)
-    result = call.call(_ATEN.conv2d.default, image, weight, bias, stride, padding, dilation, geometry.groups)
+    result = call.call(_ATEN.conv2d.default, image, held, bias, stride, padding, dilation, geometry.groups)
     return call.value(call.activated(result), "channels-first")
 
 
@@ -94,7 +94,8 @@ def transpose_conv(call: Call) -> Value:
     wanted = call.integers(0, "the shape of a transposed convolution's result")
     kernel, source = call.input(1), call.input(2)
     window, stride = kernel.shape[1:3], (options.strideH, options.strideW)
-    weight = _weight(call, kernel, (3, 0, 1, 2))
+    order = (3, 0, 1, 2)
+    held = real_weight(call, kernel, order) if is_hybrid(source, kernel) else weight(call, kernel, order, 1)
     # The operator is the gradient of a convolution from the wanted size to the input's: its padding is cut off.
     same = options.padding == schema.Padding.SAME
     pads = same_pads(tuple(wanted[1:3]), window, stride, (1, 1)) if same else ((0, 0), (0, 0))
@@ -106,14 +107,14 @@ def transpose_conv(call: Call) -> Value:
     bias = _bias(call, 3)
     if all(0 <= more < step for more, step in zip(extra, stride, strict=True)):
         arguments = (list(stride), symmetric, extra, 1, [1, 1])
-        result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, *arguments)
+        result = call.call(_ATEN.conv_transpose2d.input, image, held, bias, *arguments)
         return call.value(call.activated(result), "channels-first")
-    result = call.call(_ATEN.conv_transpose2d.input, image, weight, bias, list(stride), [0, 0], [0, 0], 1, [1, 1])
+    result = call.call(_ATEN.conv_transpose2d.input, image, held, bias, list(stride), [0, 0], [0, 0], 1, [1, 1])
     whole = call.value(call.activated(result), "channels-first")
-    kept = [
+    pieces = [
         Cut(axis + 1, before, 1, size) for axis, ((before, _), size) in enumerate(zip(pads, wanted[1:3], strict=True))
     ]
-    return cut(call, whole, kept)
+    return cut(call, whole, pieces)
 
 
 def same_pads(
@@ -149,15 +150,19 @@ def _taken_in(source: Value) -> tuple[Value, Pads]:
     return source, ((0, 0), (0, 0))
 
 
-def _weight(call: Call, kernel: Value, order: tuple[int, ...]) -> Operand:
-    """Return a kernel in torch's order of axes: folded integers where it is quantized."""
-    constant = call.constant(1, "the kernel")
-    turned = constant.permute(order).contiguous()
-    if kernel.quantization is None:
-        return call.emit.held(turned, f"{call.label}.weight")
-    axis = kernel.quantization.axis
-    place = None if axis is None else order.index(axis)
-    return call.emit.dequantized(turned, kernel.quantization, f"{call.label}.weight", place)
+def _weight(call: Call, source: Value, kernel: Value, order: tuple[int, ...], groups: int) -> Operand:
+    """Hold a kernel in torch's order of axes.
+
+    Hybrid convolutions with groups compute in floats: no runtime but TFLite's quantizes their activations at run time.
+    """
+    if is_hybrid(source, kernel) and not _is_dense(source, groups):
+        return real_weight(call, kernel, order)
+    return weight(call, kernel, order, 0)
+
+
+def _is_dense(source: Value, groups: int) -> bool:
+    """Whether a convolution has no groups; XNNPACK takes one with a single input channel for depthwise."""
+    return groups == 1 and source.shape[-1] > 1
 
 
 def _bias(call: Call, index: int) -> Operand | None:
@@ -178,10 +183,10 @@ def held_bias(call: Call, value: Value) -> Operand | None:
 def conv_3d(call: Call) -> Value:
     """``CONV_3D``: kernel ``[D, H, W, I, O]``, image ``[N, D, H, W, C]``."""
     options, source = call.options, call.input(0)
-    kernel = call.constant(1, "the kernel")
+    kernel = call.input(1)
     stride = (options.strideD, options.strideH, options.strideW)
     dilation = (options.dilationDFactor, options.dilationHFactor, options.dilationWFactor)
-    weight: Tensor = kernel.permute(4, 3, 0, 1, 2).contiguous()
+    held = real_weight(call, kernel, (4, 3, 0, 1, 2))
     image = call.emit.operand(source, "channels-first")
     if options.padding == schema.Padding.SAME:
         pads: list[int] = []
@@ -189,7 +194,6 @@ def conv_3d(call: Call) -> Value:
             total = max((-(-size // step) - 1) * step + (width - 1) * spread + 1 - size, 0)
             pads = [total // 2, total - total // 2, *pads]
         image = call.call(_ATEN.constant_pad_nd.default, image, pads, 0.0)
-    held = call.emit.held(weight, f"{call.label}.weight")
     result = call.call(
         _ATEN.conv3d.default, image, held, _bias(call, 2), list(stride), [0, 0, 0], list(dilation),
         source.shape[-1] // kernel.shape[3],

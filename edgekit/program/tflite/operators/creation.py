@@ -40,7 +40,7 @@ def broadcast_to(call: Call) -> Value:
     """``BROADCAST_TO``: axes of size 1 repeated."""
     source = call.input(0)
     sizes = checked(call, call.integers(1, "the shape of a broadcast"))
-    if source.constant is not None and source.quantization is None:
+    if source.constant is not None and (source.quantization is None or source.quantization.axis is None):
         return source.with_constant(source.constant.expand(sizes).contiguous())
     kept = [-1 if place == 0 and size == 1 and len(sizes) == source.rank else size for place, size in enumerate(sizes)]
     return call.value(call.call(_ATEN.expand.default, call.emit.operand(source), kept))

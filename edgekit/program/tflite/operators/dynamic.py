@@ -9,12 +9,17 @@ from torch import Tensor
 from torch.ao.quantization.fx import _decomposed as _registers  # noqa: F401 - quantized_decomposed operators
 
 from edgekit.program.tflite.call import Call
-from edgekit.program.tflite.emitter import Operand
+from edgekit.program.tflite.emitter import Operand, Value
 
 _OPS = torch.ops.quantized_decomposed
 _LOW, _HIGH = -128, 127
 _EPSILON = 2.0**-12
 """Smallest step of activations, as in ExecuTorch's configuration of dynamic quantization."""
+
+
+def is_hybrid(source: Value, weight: Value) -> bool:
+    """Whether a layer has integer weights and real activations, which its kernel quantizes at run time."""
+    return source.quantization is None and weight.quantization is not None and not weight.folded
 
 
 def on_dynamic_grid(call: Call, source: Operand) -> Operand:

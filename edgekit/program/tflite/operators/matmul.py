@@ -7,8 +7,9 @@ import torch
 from edgekit.program.tflite.call import Call
 from edgekit.program.tflite.emitter import Operand, Value
 from edgekit.program.tflite.operators.convolution import held_bias
-from edgekit.program.tflite.operators.dynamic import on_dynamic_grid
+from edgekit.program.tflite.operators.dynamic import is_hybrid, on_dynamic_grid
 from edgekit.program.tflite.operators.shape import sizes_of
+from edgekit.program.tflite.operators.weights import weight
 
 _ATEN = torch.ops.aten
 
@@ -20,7 +21,7 @@ def fully_connected(call: Call) -> Value:
     rows = call.emit.flat(source) if not call.options.keepNumDims else call.emit.operand(source)
     if not call.options.keepNumDims and source.shape != (source.shape[0], features):
         rows = call.requantized(call.call(_ATEN.reshape.default, rows, [-1, features]), source.quantization)
-    if weights.quantization is not None and source.quantization is None and weights.constant is not None:
+    if is_hybrid(source, weights):
         rows = on_dynamic_grid(call, rows)
     bias = call.optional(2)
     result = call.call(
@@ -32,11 +33,7 @@ def fully_connected(call: Call) -> Value:
 def _weights(call: Call, weights: Value) -> Operand:
     if weights.constant is None:
         return call.emit.operand(weights)
-    if weights.quantization is None:
-        return call.emit.held(weights.constant, f"{call.label}.weight")
-    return call.emit.dequantized(
-        weights.constant, weights.quantization, f"{call.label}.weight", weights.quantization.axis
-    )
+    return weight(call, weights, (0, 1), 0)
 
 
 def batch_matmul(call: Call) -> Value:

@@ -12,7 +12,10 @@ _ATEN = torch.ops.aten
 
 def quantize(call: Call) -> Value:
     """``QUANTIZE``: onto the result's grid, from real numbers or from another grid."""
-    return call.value(*call.emit.as_it_lies(call.input(0)))
+    source, grid = call.input(0), call.outputs[0].quantization
+    if source.constant is not None and grid is not None and grid.axis is None:
+        return Value(source.shape, torch.float32, grid, constant=call.emit.integers(source.real(), grid))
+    return call.value(*call.emit.as_it_lies(source))
 
 
 def dequantize(call: Call) -> Value:
@@ -21,18 +24,8 @@ def dequantize(call: Call) -> Value:
     if source.constant is not None and source.quantization is None:
         return Value(source.shape, torch.float32, constant=source.constant.float())
     if source.constant is not None:
-        # An integer weight of a float layer (weight-only quantization) stays folded: the layer dequantizes it itself.
-        return WeightOnly.of(source)
+        return source.as_folded()
     return call.emit.value(*call.emit.as_it_lies(source))
-
-
-class WeightOnly(Value):
-    """A quantized constant behind a ``DEQUANTIZE``: integers in the file, a float layer around it."""
-
-    @classmethod
-    def of(cls, source: Value) -> WeightOnly:
-        """Wrap a quantized constant."""
-        return cls(source.shape, torch.float32, source.quantization, constant=source.constant)
 
 
 def cast(call: Call) -> Value:

@@ -55,6 +55,11 @@ def unidirectional_lstm(call: Call) -> Value:
     """``UNIDIRECTIONAL_SEQUENCE_LSTM`` (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
     time = _time_axis(call)
     layer = _read_lstm(call, _Slots(), time)
+    if layer.grid != call.outputs[0].quantization:
+        call.emit.notes.append(
+            f"{call.label}: the file gives this LSTM's output another scale than its state; LiteRT hands the state's "
+            "integers on as they are and so returns other numbers than the model, the program returns the model's"
+        )
     return call.value(_run_lstm(call, layer, time, reverse=False))
 
 
@@ -115,24 +120,12 @@ def _read_lstm(call: Call, slots: _Slots, time: int) -> _Lstm:
 
 
 def matrix(call: Call, values: Sequence[Value]) -> Operand:
-    """Put the weights of several gates on top of each other: ``[gates * units, inputs]``, integers folded."""
-    constants = []
-    for value in values:
-        if value.constant is None:
-            raise call.refusal("its weights depend on the model's input", "a layer with constant weights")
-        constants.append(value.constant)
-    stacked = torch.cat(constants)
-    grids = [value.quantization for value in values]
-    scales = tuple(
-        scale
-        for grid, constant in zip(grids, constants, strict=True)
-        if grid is not None
-        for scale in (grid.scale if grid.axis == 0 else grid.scale * constant.shape[0])
-    )
-    if not scales:
-        return call.emit.held(stacked, f"{call.label}.weight")
-    grid = Quantization(scale=scales, zero_point=(0,) * len(scales), axis=0)
-    return call.emit.dequantized(stacked, grid, f"{call.label}.weight", 0)
+    """Put the weights of several gates on top of each other: ``[gates * units, inputs]``.
+
+    Integer weights become the real numbers that they stand for: what multiplies with them returns real numbers, and
+    delegates take integer weights there only with activations that are quantized once more, at run time.
+    """
+    return call.emit.held(torch.cat([real(call, value) for value in values]), f"{call.label}.weight")
 
 
 def real(call: Call, value: Value) -> Tensor:
