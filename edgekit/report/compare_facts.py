@@ -74,10 +74,12 @@ def _differences(before: Manifest, after: Manifest, names: tuple[str, str]) -> I
         if changed:
             yield f"the settings of the {title} differ: {', '.join(changed)}"
     if _compression(before) != _compression(after):
-        yield "the compression differs: " + " against ".join(
+        texts = [
             "; ".join(_step_text(step) for step in manifest.recipe.get("compress") or ()) or "none"
             for manifest in (before, after)
-        )
+        ]
+        alike = texts[0] == texts[1]
+        yield f"the compression differs: {f'{texts[0]}, in its settings' if alike else ' against '.join(texts)}"
     tools = _changed(
         {name: version for name, version in before.tools.items() if name in after.tools},
         {name: version for name, version in after.tools.items() if name in before.tools},

@@ -145,7 +145,7 @@ class Emitter:
         self.free_batch = free_batch
         self._mode = FakeTensorMode()
         self._label = ("", "")
-        self._held: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
+        self._held: dict[tuple[Any, ...], str] = {}
         self.variables: dict[tuple[str, str], Value] = {}
         self.initialising = False
         self.notes: list[str] = []
@@ -182,16 +182,23 @@ class Emitter:
         self._mark(node)
         return node
 
-    def held(self, tensor: Tensor, name: str = "constant") -> Node:
-        """Give the program a constant and return the node that reads it."""
+    def held(self, tensor: Tensor, name: str = "constant", grid: Quantization | None = None) -> Node:
+        """Give the program a constant and return the node that reads it.
+
+        The steps of an unrolled layer share their constants. Others do not, equal as they may be: XNNPACK keeps one
+        scale for each constant, so the same integers on two grids would be read on one of them.
+
+        Args:
+            tensor: The numbers, or integers.
+            name: What to call it.
+            grid: What integers stand for.
+        """
         # A copy, because a turned tensor with sizes of 1 counts as contiguous with the strides of channels-last ones,
         # and ExecuTorch's XNNPACK lowering then takes its channels for another axis.
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-        content = (
-            hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).digest() if tensor.numel() else b""
-        )
-        key = (name, str(tensor.dtype), tuple(tensor.shape), content)
-        if key not in self._held:  # the steps of an unrolled loop share their weights
+        content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        key = (self._label, name, grid, tensor.dtype, tuple(tensor.shape), hashlib.sha256(content).digest())
+        if key not in self._held:
             self._held[key] = f"{name.replace('.', '_')}_{len(self._held)}"
             self.root.register_buffer(self._held[key], tensor)
         attribute = self._held[key]
@@ -266,7 +273,7 @@ class Emitter:
             axis: Of the channels in ``integers``, where there is a scale for each.
         """
         low, high = _RANGES[quantization.dtype]
-        constant = self.held(integers, name)
+        constant = self.held(integers, name, quantization)
         dtype = _INTEGERS[quantization.dtype]
         if len(quantization.scale) == 1:
             arguments = (quantization.scale[0], quantization.zero_point[0], low, high, dtype)

@@ -87,8 +87,14 @@ def every_pattern(*inputs):
 NETS["every_pattern"] = (every_pattern, tuple(shape for name in PATTERNS for shape in CASES[name].shapes))
 
 
-@pytest.mark.parametrize("precision", ["float", "int8"])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "int8") for name in NETS),
+        ("encoder_decoder", "float"),
+        pytest.param("every_pattern", "float", marks=pytest.mark.slow),
+    ],
+)
 def test_program_is_one_delegate_that_computes_the_files_integers(name, precision, tmp_path: Path) -> None:
     function, shapes = NETS[name]
     path = convert(function, shapes, tmp_path / "m.tflite", precision=precision)
@@ -129,6 +135,18 @@ def test_steps_of_a_loop_share_their_weights(tmp_path: Path) -> None:
     kinds = Counter(str(node.target) for node in read.graph.graph.nodes)
     assert kinds["aten.tanh.default"] == 5
     assert sum(tensor.numel() == 16 for tensor in read.program.state_dict.values()) == 1
+
+
+def test_equal_integers_on_two_grids_are_two_constants(tmp_path: Path) -> None:
+    # both numbers become 127 on their own grids; XNNPACK keeps one scale for each constant
+    def net(x):
+        return tf.nn.relu(tf.abs(x) * 0.3) * 5.0
+
+    path = convert(net, ((1, 12),), tmp_path / "m.tflite", precision="int8")
+    read, _, _, program = lowered(path, "int8", tmp_path)
+    inputs = [random_input(np.random.default_rng(0), (1, 12), tf.float32)]
+    difference = np.abs(run_litert(path, inputs)[0] - run_method(program, inputs)[0])
+    assert difference.max() <= 1.01 * output_steps(read)[0]
 
 
 def test_channel_constants_are_right_when_their_other_sizes_are_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ FLOAT_ONLY = {  # what the quantizer leaves in floats comes to the same, and tak
     "add_n", "all", "any", "arg_max", "arg_min", "atan2", "ceil", "compare", "conv_3d", "cos", "cumsum",
     "cumsum_from_end", "elu", "floor", "floor_div", "floor_mod", "local_response", "pow", "round", "sign", "sin",
     "square", "one_hot_inner",
+    "reverse",  # behind a pooling the file gives it another scale than its input, and LiteRT copies the integers
 }  # fmt: skip
 NOISE = {"elu": 90.0}  # written as exp(x) - 1
 
