@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import executorch.kernels.quantized  # noqa: F401 - registers the out variants of quantized_decomposed
 import torch
@@ -200,7 +201,7 @@ def with_own_constants(program: ExportedProgram) -> ExportedProgram:
     XNNPACK's passes name the constants that they compute after the module path with ``.`` replaced by ``_``, and take
     an existing constant of that name for the one they want: with modules ``a.1`` and ``a_1``, or a convolution that
     two batch normalizations follow, wrong weights are used without an error. So names become ``c0``, ``c1`` ..., and
-    a weight that several convolutions or linear layers read is stored once for each.
+    a weight that several convolutions or linear layers read is stored once for each. Each gets plain strides.
 
     Args:
         program: It is not changed.
@@ -208,6 +209,10 @@ def with_own_constants(program: ExportedProgram) -> ExportedProgram:
     edit = ProgramEdit.of(program)
     named = edit.finish()
     _rename(named)
+    for node in named.graph.find_nodes(op="placeholder"):
+        held = node.meta.get("val")
+        if isinstance(held, torch.Tensor) and node.name not in named.graph_signature.user_inputs:
+            node.meta["val"] = _plain(held)
     for index, (node, user) in enumerate(_shared_weights(named)):
         spec = next(spec for spec in named.graph_signature.input_specs if getattr(spec.arg, "name", "") == node.name)
         held = named.state_dict if spec.target in named.state_dict else named.constants
@@ -239,8 +244,20 @@ def _rename(program: ExportedProgram) -> None:
         if spec.target is not None:
             spec.target = names.get(spec.target, spec.target)
     program._graph_signature = ExportGraphSignature(specs, outputs)
-    program._state_dict = {names.get(name, name): value for name, value in program.state_dict.items()}
-    program._constants = {names.get(name, name): value for name, value in program.constants.items()}
+    program._state_dict = {names.get(name, name): _plain(value) for name, value in program.state_dict.items()}
+    program._constants = {names.get(name, name): _plain(value) for name, value in program.constants.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Give a constant the strides of its shape.
+
+    XNNPACK's passes tell by the strides whether channels lie last, and read a constant of one pixel that was permuted
+    (or a convolution's weight in ``torch.channels_last``) along another axis: wrong results without an error.
+    """
+    if not isinstance(value, torch.Tensor) or value.stride() == torch.empty(tuple(value.shape), device="meta").stride():
+        return value
+    plain = value.detach().clone(memory_format=torch.contiguous_format)
+    return torch.nn.Parameter(plain, requires_grad=False) if isinstance(value, torch.nn.Parameter) else plain
 
 
 def _shared_weights(program: ExportedProgram) -> list[tuple[torch.fx.Node, torch.fx.Node]]:

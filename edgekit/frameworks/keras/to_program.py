@@ -116,7 +116,7 @@ def to_program(request: ProgramRequest) -> Program:
         skipped=converted.skipped,
         sparsity=program_sparsity(read.program),
         warnings=(
-            *source.notes, *converted.notes, *calibration_warnings(request, drawn, dataset, _CALIBRATED)
+            *source.notes, *converted.notes, *read.notes, *calibration_warnings(request, drawn, dataset, _CALIBRATED)
         ),
         origin=origin,
     )  # fmt: skip

@@ -280,3 +280,23 @@ def test_quantized_scalar_output_is_lowered_to_xnnpack(tmp_path: Path) -> None:
     model, image = Energy(), torch.rand(1, 1, 8, 8)
     path, _ = _lower(_program(model, (image,), tmp_path), tmp_path)
     assert _error(path, model, image) < 1e-6
+
+
+class Strided(nn.Module):
+    """A constant of one pixel that was permuted: its strides are those of channels last, and of plain order too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.depthwise = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8)
+        self.scale = nn.Parameter(torch.randn(1, 1, 1, 8).permute(0, 3, 1, 2))
+
+    def forward(self, x):
+        return self.depthwise(self.wide(x) * self.scale)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_constants_keep_their_channels_whatever_their_strides(memory_format, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, image = Strided().eval().to(memory_format=memory_format), torch.randn(1, 3, 8, 8)
+    path, _ = _lower(_program(model, (image,), tmp_path), tmp_path)
+    assert _error(path, model, image) < 1e-5
