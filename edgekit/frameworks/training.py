@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from numpy.typing import NDArray
 
 from edgekit.data.dataset import Array
 from edgekit.errors import DataError, RecipeError
+from edgekit.frameworks.requests import TrainRequest
 from edgekit.recipe.schema import TrainSection
 
 __all__ = [
     "QAT_LEARNING_RATE_SHARE",
+    "EpochPlace",
     "Indices",
     "LabelCheck",
     "batches_of",
+    "check_train_request",
     "epoch_order",
     "learning_rate",
     "load_loss",
@@ -32,6 +36,16 @@ Indices = NDArray[np.int64]
 
 QAT_LEARNING_RATE_SHARE = 0.1
 """Of the float training's learning rate, for what comes after it: the weights are trained and only have to settle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochPlace:
+    """Where a training is. Everything counts from 0; ``steps`` are those of one epoch."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    steps: int
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Indices:
@@ -141,3 +155,22 @@ class LabelCheck:
                 f"{self._classes} classes; received {low if low < 0 else high}. "
                 "Correct the labels, or give the model as many outputs as there are classes."
             )
+
+
+def check_train_request(request: TrainRequest) -> None:
+    """Refuse steps that happen during training where there is none, and training on nothing.
+
+    Raises:
+        RecipeError: A section is missing; the message says which.
+    """
+    steps = (("prune", request.prune), ("distil", request.distil), ("cluster", request.cluster))
+    for key, rule in steps:
+        if rule is not None and request.train is None:
+            raise RecipeError(
+                f"compress.{key}: expected a `train:` section, because this step happens during training; received "
+                "none. Add `train: {epochs: ...}`, or leave the step out."
+            )
+    if request.train is not None and request.data is None:
+        raise RecipeError(
+            "train: expected a `data:` section to train on; received none. Add one, or leave `train:` out."
+        )

@@ -30,7 +30,7 @@ _AS_IT_IS: dict[FileKind, tuple[Precision, ...]] = {
     "int16x8": ("int16x8",),
 }
 """Kind -> the precisions at which the file itself is published. A file whose kernels quantize activations at run time
-is no fp32 file, whatever it is called: the runtime's outputs lie at 45 dB from those of real arithmetic."""
+is no fp32 file, whatever it is called: the runtime's own outputs are not those of real arithmetic."""
 
 
 def convert_file(

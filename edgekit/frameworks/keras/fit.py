@@ -25,10 +25,10 @@ from edgekit.frameworks.keras.evaluate import call_model, forward_of, score
 from edgekit.frameworks.keras.library import library_of
 from edgekit.frameworks.keras.objective import Loss, gives_probabilities, make_loss, output_width
 from edgekit.frameworks.keras.optimizer import make_optimizer, seed_epoch, use_seeded_generators
-from edgekit.frameworks.keras.progress import EpochMeter, EpochPlace
+from edgekit.frameworks.keras.progress import EpochMeter
 from edgekit.frameworks.keras.strategy import Placement, deterministic_operations
 from edgekit.frameworks.keras.trainer import make_trainer
-from edgekit.frameworks.training import Indices, LabelCheck, batches_of, epoch_order, learning_rate
+from edgekit.frameworks.training import EpochPlace, Indices, LabelCheck, batches_of, epoch_order, learning_rate
 from edgekit.recipe.schema import TrainSection
 from edgekit.records import EpochMetrics, TensorSpec, from_json, to_json
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,8 @@ import tf_keras
 from keras.src.utils import naming
 
 from edgekit.data.dataset import Array
-from edgekit.errors import ArtifactError, ModelError, nearest
+from edgekit.errors import ArtifactError, ModelError
+from edgekit.frameworks.callables import import_callable
 from edgekit.frameworks.keras.files import holds_weights_only, load_file, load_weights_file
 from edgekit.frameworks.keras.saved_model import MARKER, load_saved_model
 from edgekit.frameworks.keras.signature import refuse_unsupported, with_signature
@@ -191,29 +191,3 @@ def _name_layers_from_the_start() -> None:
     """
     naming.reset_uids()  # Keras 3 exports clear_session only, which forgets far more than names
     tf_keras.backend.reset_uids()
-
-
-def import_callable(text: str, place: str) -> Callable[..., Any]:
-    """Import ``package.module:callable``.
-
-    Args:
-        text: As written by the user.
-        place: Where they wrote it; errors name it.
-
-    Raises:
-        ModelError: The module cannot be imported, or holds no such callable.
-    """
-    module_name, _, attribute = text.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(
-            f"{place}: the module {module_name!r} of {text!r} cannot be imported: {error}. Run from the folder that "
-            "holds the package, or install it"
-        ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        kind = "is no callable" if hasattr(module, attribute) else "does not exist"
-        raise ModelError(f"{place}: {attribute!r} of {text!r} {kind}. {nearest(attribute, names)}")
-    return found  # type: ignore[no-any-return]

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 
 from edgekit import process
 from edgekit.errors import ToolError
+from edgekit.frameworks.training import EpochPlace
 
-__all__ = ["EpochMeter", "EpochPlace"]
+__all__ = ["EpochMeter"]
 
 EMIT_INTERVAL_S = 0.1
 """At most ten progress events a second."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochPlace:
-    """Where a training is. Everything counts from 0; ``steps`` are those of one epoch."""
-
-    phase: str
-    epoch: int
-    epochs: int
-    steps: int
 
 
 class EpochMeter:

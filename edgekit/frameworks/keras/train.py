@@ -15,7 +15,6 @@ import tf_keras
 from edgekit.data.checks import labels_of
 from edgekit.data.dataset import Dataset
 from edgekit.data.sources import load_dataset
-from edgekit.errors import RecipeError
 from edgekit.frameworks.keras.batches import Batches
 from edgekit.frameworks.keras.checkpoint import Checkpoints
 from edgekit.frameworks.keras.cluster import Clusterer, ClusterReport
@@ -33,7 +32,13 @@ from edgekit.frameworks.keras.runner import input_specs
 from edgekit.frameworks.keras.strategy import clone, open_strategy, place
 from edgekit.frameworks.keras.weights_file import read_weights, write_weights
 from edgekit.frameworks.requests import TrainRequest, TrainResult
-from edgekit.frameworks.training import QAT_LEARNING_RATE_SHARE, LabelCheck, batches_of, epoch_order
+from edgekit.frameworks.training import (
+    QAT_LEARNING_RATE_SHARE,
+    LabelCheck,
+    batches_of,
+    check_train_request,
+    epoch_order,
+)
 from edgekit.recipe.pruning import first_final_epoch
 from edgekit.recipe.schema import ClusterRule, PruneRule, TrainSection
 from edgekit.records import EpochMetrics, TrainingReport
@@ -59,7 +64,7 @@ def train(request: TrainRequest) -> TrainResult:
         ToolError: The loss became NaN or infinite.
         OutputError: The output folder cannot be written.
     """
-    _check_request(request)
+    check_train_request(request)
     if request.train is not None:
         place(request.train)  # virtual devices can be made only before TensorFlow computes anything
     # The initial weights are drawn while the model is built: without a seed here, nothing that follows is repeatable.
@@ -240,20 +245,6 @@ def check_fit(source: Source, dataset: Dataset, settings: TrainSection | None) -
     width = output_width(call_model(source.model, inputs))
     for name, found in labels.items():
         LabelCheck(width, name)(found)
-
-
-def _check_request(request: TrainRequest) -> None:
-    steps = (("prune", request.prune), ("distil", request.distil), ("cluster", request.cluster))
-    for key, rule in steps:
-        if rule is not None and request.train is None:
-            raise RecipeError(
-                f"compress.{key}: expected a `train:` section, because this step happens during training; received "
-                "none. Add `train: {epochs: ...}`, or leave the step out."
-            )
-    if request.train is not None and request.data is None:
-        raise RecipeError(
-            "train: expected a `data:` section to train on; received none. Add one, or leave `train:` out."
-        )
 
 
 def _seed_builders(seed: int) -> None:

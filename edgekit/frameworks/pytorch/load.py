@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from edgekit.errors import ModelError, nearest
+from edgekit.errors import ModelError
+from edgekit.frameworks.callables import import_callable
 from edgekit.frameworks.pytorch.onnx_source import load_onnx
 from edgekit.frameworks.pytorch.weights_file import read_weights
 from edgekit.program.serialize import load_program
@@ -122,32 +122,6 @@ def _build(text: str, arguments: Mapping[str, Any], place: str) -> Source:
         )
     example = (example,) if isinstance(example, Tensor) else tuple(example)
     return Source(module, example)
-
-
-def import_callable(text: str, place: str) -> Callable[..., Any]:
-    """Import ``package.module:callable``.
-
-    Args:
-        text: As written by the user.
-        place: Where they wrote it; errors name it.
-
-    Raises:
-        ModelError: The module cannot be imported, or holds no such callable.
-    """
-    module_name, _, attribute = text.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(
-            f"{place}: the module {module_name!r} of {text!r} cannot be imported: {error}. Run from the folder that "
-            "holds the package, or install it"
-        ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        kind = "is no callable" if hasattr(module, attribute) else "does not exist"
-        raise ModelError(f"{place}: {attribute!r} of {text!r} {kind}. {nearest(attribute, names)}")
-    return found  # type: ignore[no-any-return]
 
 
 def load_weights(module: nn.Module, path: Path, *, trust: bool = False) -> None:

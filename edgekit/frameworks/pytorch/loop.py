@@ -20,10 +20,11 @@ from edgekit.frameworks.pytorch.device import deterministic_algorithms, open_fab
 from edgekit.frameworks.pytorch.distil import Distiller
 from edgekit.frameworks.pytorch.evaluate import SetMode, score, train_mode
 from edgekit.frameworks.pytorch.feed import Batch, Feed, Indices, as_tensors, epoch_order, share_of_rank
-from edgekit.frameworks.pytorch.meter import EpochMeter, EpochPlace
+from edgekit.frameworks.pytorch.meter import EpochMeter
 from edgekit.frameworks.pytorch.objective import LabelCheck, all_finite, count_correct, make_loss, output_width
 from edgekit.frameworks.pytorch.observers import float_observers
 from edgekit.frameworks.pytorch.optimizer import learning_rate, make_optimizer, seed_generators
+from edgekit.frameworks.training import EpochPlace
 from edgekit.recipe.schema import TrainSection
 from edgekit.records import EpochMetrics, from_json, to_json
 

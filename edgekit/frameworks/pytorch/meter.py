@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from edgekit import process
 from edgekit.errors import ToolError
+from edgekit.frameworks.training import EpochPlace
 
-__all__ = ["EpochMeter", "EpochPlace"]
+__all__ = ["EpochMeter"]
 
 EMIT_INTERVAL_S = 0.1
 """At most ten progress events a second; each waits for the device, so a GPU is not stopped at every step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochPlace:
-    """Where a training is. Everything counts from 0; ``steps`` are those of one epoch."""
-
-    phase: str
-    epoch: int
-    epochs: int
-    steps: int
 
 
 class EpochMeter:

@@ -11,7 +11,6 @@ from torch import nn
 from edgekit.data.checks import labels_of
 from edgekit.data.dataset import Dataset
 from edgekit.data.sources import load_dataset
-from edgekit.errors import RecipeError
 from edgekit.frameworks.pytorch.checkpoint import Checkpoints, write_weights
 from edgekit.frameworks.pytorch.describe import describe_source
 from edgekit.frameworks.pytorch.device import is_first_process, place
@@ -24,6 +23,7 @@ from edgekit.frameworks.pytorch.objective import LabelCheck, output_width
 from edgekit.frameworks.pytorch.optimizer import seed_generators
 from edgekit.frameworks.pytorch.prune import Pruner
 from edgekit.frameworks.requests import TrainRequest, TrainResult
+from edgekit.frameworks.training import check_train_request
 from edgekit.recipe.pruning import first_final_epoch
 from edgekit.recipe.schema import DistilRule, PruneRule, TrainSection
 from edgekit.records import TrainingReport
@@ -43,7 +43,7 @@ def train(request: TrainRequest) -> TrainResult:
         ToolError: The loss became NaN or infinite.
         OutputError: The output folder cannot be written.
     """
-    _check_request(request)
+    check_train_request(request)
     # The initial weights are drawn while the model is built: without a seed here, nothing that follows is repeatable.
     seed_generators(request.train.seed if request.train is not None else 0, epoch=0, rank=0)
     source = load_source(request.model)
@@ -143,19 +143,6 @@ def check_fit(module: nn.Module, dataset: Dataset, settings: TrainSection | None
         width = output_width(module.eval()(*as_tensors(dataset.sample(), dataset.layout)))
     for name, found in labels.items():
         LabelCheck(width, name)(found)
-
-
-def _check_request(request: TrainRequest) -> None:
-    for key, rule in (("prune", request.prune), ("distil", request.distil)):
-        if rule is not None and request.train is None:
-            raise RecipeError(
-                f"compress.{key}: expected a `train:` section, because this step happens during training; received "
-                "none. Add `train: {epochs: ...}`, or leave the step out."
-            )
-    if request.train is not None and request.data is None:
-        raise RecipeError(
-            "train: expected a `data:` section to train on; received none. Add one, or leave `train:` out."
-        )
 
 
 def _test_accuracy(module: nn.Module, dataset: Dataset, settings: TrainSection | None) -> float | None:
