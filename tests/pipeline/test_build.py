@@ -154,16 +154,20 @@ def test_converter_that_fails_takes_only_its_own_artifact_down(built, how, words
 
 
 def _started(project, *arguments):
-    return subprocess.Popen(
-        project.command("build", "recipe.yaml", *arguments),
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a suite that runs in the background has SIGINT ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # a suite that runs in the background has SIGINT ignored, and children inherit that; set here and not by
+    # preexec_fn, which forks this process with the threads of whatever library earlier tests have loaded
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            project.command("build", "recipe.yaml", *arguments),
+            cwd=project.root,
+            env=project.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait_for_stage(process, words):
