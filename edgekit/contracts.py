@@ -23,7 +23,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edgekit.errors import ToolError
-from edgekit.records import FormatName, FrameworkName, Operator, OperatorTime, Precision, RuntimeInfo, TensorSpec
+from edgekit.records import (
+    EmulatedProfile,
+    FormatName,
+    FrameworkName,
+    MeasuredProfile,
+    Operator,
+    OperatorTime,
+    Precision,
+    RuntimeInfo,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,12 +85,15 @@ class BackendSpec:
         programs: Artifact precision -> the precision of the program that it is lowered from.
         refusals: Artifact precision -> why not. Every precision is in exactly one of the two.
         not_here: Why this machine cannot execute it (``None``: it can).
+        not_timed_here: Why a clock on this machine would say nothing of it, though its values are computed here
+            (``None``: it can be timed).
     """
 
     name: str
     programs: Mapping[Precision, Precision]
     refusals: Mapping[Precision, Refusal]
     not_here: str | None = None
+    not_timed_here: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +182,16 @@ class TargetSpec:
         kind: The word in ``kind:`` of a device file.
         title: Its name for people.
         device: ``module:class`` of the pydantic model of its device files, a light module.
-        profile: ``ProfileRequest -> MeasuredProfile``, run in a child process.
+        profile: ``ProfileRequest -> result``, run in a child process.
         diagnose: ``Device -> Diagnosis``: can it be reached from here?
+        setup: ``(report, offline=) -> anything``: fetches and builds what the kind needs; None: it needs nothing.
+        result: The record that ``profile`` returns: which kind of number the target gives.
+        figures: Names of the budget figures that its profiles answer.
+        runs: ``(format, backend)`` that it can run; None: whatever this machine runs.
+        why_not: Why it runs nothing else, as a clause (``Core ML exists on Apple systems only``).
+        one_thread: Why profiles with several threads are refused, and the way out; None: they are not.
+        reads: ``Device -> JSON-ready``: what decides a profile besides the artifact and the device file (versions,
+            tables, stored measurements), a light function; None: nothing does.
     """
 
     kind: str
@@ -178,6 +199,13 @@ class TargetSpec:
     device: str
     profile: str
     diagnose: str
+    setup: str | None = None
+    result: type[MeasuredProfile] | type[EmulatedProfile] = MeasuredProfile
+    figures: tuple[str, ...] = ("latency_p50", "latency_p95", "peak_memory")
+    runs: tuple[tuple[FormatName, str], ...] | None = None
+    why_not: str = ""
+    one_thread: Refusal | None = None
+    reads: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

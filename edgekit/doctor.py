@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgekit.formats import format_specs
 from edgekit.records import SCHEMA_VERSION
 from edgekit.store.cache import cache_root
 from edgekit.targets import Diagnosis, diagnose, list_devices
+from edgekit.targets.emulated.setup import Piece, pieces
 from edgekit.targets.host.machine import describe_machine
 
 _GROUPS_OF_EXTRAS = ("all", "dev")
@@ -25,7 +27,8 @@ _CPU_FLAGS = (
     *("avx", "f16c", "fma", "avx2", "avx512f", "avx512_bf16", "avx_vnni", "avx512_vnni", "amx_int8"),  # x86
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sme"),  # Arm
 )
-_TOOLS = ("adb", "qemu-aarch64", "nvidia-smi", "xcrun")
+_TOOLS = ("adb", "nvidia-smi", "xcrun")
+_NAMED_DEVICES = 3
 LOW_DISK_BYTES = 2 * 1024**3
 """Free space in the cache folder below which a build is likely to fill the disk."""
 
@@ -70,6 +73,7 @@ class DoctorReport:
         gpu: What training would run on, in words.
         disk_free_bytes: In the cache folder.
         tools: Programs on the path, None where missing.
+        emulation: What it takes to emulate a phone, found or not.
         devices: A diagnosis of each device file that is sound.
         problems: What to do something about.
     """
@@ -84,6 +88,7 @@ class DoctorReport:
     extras: tuple[ExtraFact, ...]
     backends: tuple[BackendFact, ...]
     tools: dict[str, str | None]
+    emulation: tuple[Piece, ...]
     devices: tuple[Diagnosis, ...]
     problems: tuple[str, ...]
 
@@ -102,7 +107,7 @@ def examine() -> DoctorReport:
         if not extra.satisfied
     ]
     problems += [f"device file: {listing.problem}" for listing in listings if listing.problem is not None]
-    problems += [f"device {device.device}: {problem}" for device in devices for problem in device.problems]
+    problems += _device_problems(devices)
     if free_bytes < LOW_DISK_BYTES:
         problems.append(f"only {free_bytes / 1024**3:.1f} GiB are free in {cache}; set EDGEKIT_CACHE_DIR elsewhere")
     return DoctorReport(
@@ -115,6 +120,7 @@ def examine() -> DoctorReport:
         extras=extras,
         backends=_backends({extra.name: extra.satisfied for extra in extras}),
         tools={tool: shutil.which(tool) for tool in _TOOLS},
+        emulation=pieces(),
         devices=devices,
         problems=tuple(problems),
     )
@@ -131,6 +137,20 @@ def _extras() -> tuple[ExtraFact, ...]:
         ExtraFact(name=name, satisfied=all(package.satisfied for package in found), packages=tuple(found))
         for name, found in sorted(packages.items())
     )
+
+
+def _device_problems(devices: Iterable[Diagnosis]) -> list[str]:
+    """Say each problem once, with the devices that have it: all emulated ones need the same tools."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for device in devices:
+        for problem in device.problems:
+            names[problem].append(device.device)
+    return [f"device {_some(having)}: {problem}" for problem, having in names.items()]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED_DEVICES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMED_DEVICES])} and {more} more"
 
 
 def _extra_of(requirement: Requirement) -> str | None:

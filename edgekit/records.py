@@ -9,17 +9,33 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from edgekit.errors import ArtifactError
+from edgekit.profile_records import MODEL_LAYERS as MODEL_LAYERS
+from edgekit.profile_records import SQNR_CEILING_DB as SQNR_CEILING_DB
+from edgekit.profile_records import EmulatedOperator as EmulatedOperator
+from edgekit.profile_records import EmulatedParity as EmulatedParity
+from edgekit.profile_records import EmulatedProfile as EmulatedProfile
+from edgekit.profile_records import GuestMemoryBytes as GuestMemoryBytes
+from edgekit.profile_records import InstructionCounts as InstructionCounts
+from edgekit.profile_records import LatencyEstimateMs as LatencyEstimateMs
+from edgekit.profile_records import LatencyMs as LatencyMs
+from edgekit.profile_records import MeasuredProfile as MeasuredProfile
+from edgekit.profile_records import MemoryBytes as MemoryBytes
+from edgekit.profile_records import ModelLayer as ModelLayer
+from edgekit.profile_records import OperatorTime as OperatorTime
+from edgekit.profile_records import OutputParity as OutputParity
+from edgekit.profile_records import Profile as Profile
+from edgekit.profile_records import ProfileConfig as ProfileConfig
+from edgekit.profile_records import ProfileKind as ProfileKind
+from edgekit.profile_records import RuntimeInfo as RuntimeInfo
+from edgekit.profile_records import Status as Status
 
 SCHEMA_VERSION = 1
 """Version of ``manifest.json`` and of every other document that edgekit writes."""
-
-SQNR_CEILING_DB = 300.0
-"""The SQNR that is reported for bit-identical tensors, whose true value is infinite and has no JSON number."""
 
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "w8", "w4", "int16x8"]
 FormatName = Literal["tflite", "executorch", "coreml", "onnx"]
@@ -260,35 +276,6 @@ def artifact_id(format_name: str, precision: str, backend: str | None = None) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputParity:
-    """How far one output is from its reference.
-
-    Attributes:
-        max_abs_error, mean_abs_error: In the output's own unit.
-        sqnr_db: ``10 log10(sum(ref^2) / sum((ref - out)^2))``, at most ``SQNR_CEILING_DB``.
-        cosine: Cosine similarity of the flattened outputs.
-        top1_agreement: Share of samples whose arg-max agrees (last axis); None for outputs without classes.
-        max_steps, mean_steps: Error in quantization steps of the program's output; None where it is not quantized.
-        exact: Share of elements that are equal (to a hundredth of a step where there is a step).
-        within_one_step: Share of elements at most one step away.
-    """
-
-    name: str
-    max_abs_error: float
-    mean_abs_error: float
-    sqnr_db: float
-    cosine: float
-    top1_agreement: float | None
-    max_steps: float | None
-    mean_steps: float | None
-    exact: float
-    within_one_step: float | None
-
-
-Status = Literal["pass", "fail", "not run"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
     """An artifact's outputs against a reference, on real inputs.
 
@@ -322,94 +309,12 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyMs:
-    """Milliseconds of one inference. ``init`` loads and prepares, ``first`` is the first run after it."""
-
-    init: float
-    first: float
-    mean: float
-    median: float
-    min: float
-    max: float
-    p5: float
-    p90: float
-    p95: float
-    p99: float
-    std: float
-    samples: tuple[float, ...] = ()
-    init_cold: float | None = None
-
-    @property
-    def p50(self) -> float:
-        """The median, under the name that budgets use."""
-        return self.median
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryBytes:
-    """Resident memory above the process's baseline: after loading (``init``) and at its highest (``peak``)."""
-
-    init: int
-    peak: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorTime:
-    """Time of one operator (of the runtime, after its own fusions) in one inference."""
-
-    name: str
-    type: str
-    delegated: bool
-    time_ms: float
-    share: float
-    reason: str | None = None
-    macs: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeInfo:
-    """What executed an artifact."""
-
-    name: str
-    version: str
-    delegates: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileConfig:
-    """How a profile was taken."""
-
-    num_runs: int = 50
-    warmup_runs: int = 10
-    num_threads: int = 1
-    seed: int = 0
-    profile_ops: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredProfile:
-    """A clock on the real thing."""
-
-    kind: Literal["measured"] = "measured"
-    artifact: str
-    runtime: RuntimeInfo
-    target: str
-    machine: dict[str, str]
-    config: ProfileConfig
-    latency_ms: LatencyMs
-    memory_bytes: MemoryBytes
-    operators: tuple[OperatorTime, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What a reader must know to believe the figures: noise, threads that share a core, a load that was not cold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One check of one artifact: its limit, what was found, and whether it held.
 
     Attributes:
         check: ``size``, ``latency_p50``, ``latency_p95``, ``peak_memory``, ``accuracy``, ``accuracy_drop``,
-            ``sqnr_db``, ``max_steps``, ``delegated``, ``parity`` ...
+            ``sqnr_db``, ``max_steps``, ``delegated``, ``instructions``, ``parity`` ...
         artifact: ``tflite/int8``.
         target: The device, for figures of a profile.
         limit, value: In ``unit``; None where there is none.
@@ -417,6 +322,9 @@ class Verdict:
         direction: ``max``: the value may not be above the limit; ``min``: not below.
         status: ``not run`` counts as broken for a budget: a budget on a figure that was not measured is not kept.
         baseline: The figure of the earlier build, for checks against a baseline (``size_vs_baseline`` ...).
+        kind: Of a profile's figure: ``measured`` or ``emulated``; None for other figures.
+        band: Between which values (``unit``) the true one is expected, of an estimate; the upper end None: unbounded.
+        details: What the message sums up, such as the operators whose counts changed.
     """
 
     check: str
@@ -429,18 +337,25 @@ class Verdict:
     status: Status
     message: str
     baseline: float | None = None
+    kind: ProfileKind | None = None
+    band: tuple[float, float | None] | None = None
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactReport:
-    """An artifact with all that was found out about it. ``error`` is set where its export or its run failed."""
+    """An artifact with all that was found out about it.
+
+    ``error`` is set where its export or its run failed, ``other_errors`` where more than one target failed.
+    """
 
     id: str
     artifact: Artifact | None
     parity: Parity | None = None
-    profiles: tuple[MeasuredProfile, ...] = ()
+    profiles: tuple[Annotated[Profile, Field(discriminator="kind")], ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     error: StageFailure | None = None
+    other_errors: tuple[StageFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ SIZE_UNITS = {
     "GB": 1000**3,
     "GiB": 1024**3,
 }
+COUNT_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
 TIME_UNITS_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3}
 
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]+)\s*")
@@ -73,6 +74,25 @@ def parse_duration_ms(text: object) -> float:
     return _parse(text, TIME_UNITS_MS, "duration", "2 ms")
 
 
+def parse_count(text: object) -> int:
+    """Parse a count with a power of a thousand.
+
+    Args:
+        text: Such as ``180 M`` or ``1.5 G``.
+
+    Returns:
+        The count, rounded to the nearest whole number.
+
+    Raises:
+        RecipeError: No unit, an unknown unit, or not a quantity.
+
+    Example:
+        >>> parse_count("1.5 M")
+        1500000
+    """
+    return round(_parse(text, COUNT_UNITS, "count", "180 M"))
+
+
 def format_size(size_bytes: float) -> str:
     """Print a size with three significant digits.
 
@@ -85,6 +105,16 @@ def format_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} GiB"
+
+
+def format_count(count: float) -> str:
+    """Print a count with every digit: exact counts are compared digit by digit.
+
+    Example:
+        >>> format_count(181200345)
+        '181,200,345'
+    """
+    return f"{count:,.0f}"
 
 
 def format_duration_ms(duration_ms: float) -> str:

@@ -19,6 +19,7 @@ LAYERS = [
     ["edgekit.process"],
     ["edgekit.contracts"],
     ["edgekit.records"],
+    ["edgekit.profile_records"],
     ["edgekit.units"],
     ["edgekit.errors", "edgekit"],
 ]  # fmt: skip

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
 
-from edgekit.budget.figures import FIGURES, FigureKind, format_change, format_figure, profile_on, targets_of
+from edgekit.budget.figures import (
+    FIGURES,
+    FigureKind,
+    format_change,
+    format_with_band,
+    place_text,
+    profile_on,
+    targets_of,
+)
 from edgekit.budget.limits import keeps
+from edgekit.budget.operator_changes import explain_change, sum_up
 from edgekit.budget.significance import slower_p_value, smallest_p_value
 from edgekit.recipe.schema import Section
-from edgekit.records import ArtifactReport, Manifest, MeasuredProfile, Status, Verdict
+from edgekit.records import ArtifactReport, EmulatedProfile, Manifest, MeasuredProfile, Profile, Status, Verdict
 
 VS_BASELINE = "_vs_baseline"
 """Ends the check's name of every verdict against a baseline: ``size_vs_baseline``."""
 
 IDENTITY = ("cpu", "architecture", "cores", "governor", "virtual")
 """What makes a machine the same one for timings; load, kernel and free memory change from hour to hour."""
+
+ESTIMATE_IDENTITY = ("core_table", "clock", "caches", "memory")
+"""What makes two estimates from counts comparable: the same model of the same device."""
 
 
 class Tolerances(Section):
@@ -31,6 +43,10 @@ class Tolerances(Section):
     latency_significance: float = Field(default=0.01, gt=0, lt=1)
     """A slower p50 counts only if the samples would be so slow by chance with less than this probability
     (Mann–Whitney U, one-sided)."""
+    emulated_latency_growth: float = Field(default=0.01, ge=0)
+    """Share by which an emulated latency may grow: it has no noise."""
+    instructions_growth: float = Field(default=0.0, ge=0)
+    """Share by which the instructions of an inference may grow: counts are exact, so none by default."""
     memory_factor: float = Field(default=1.25, ge=1)
     """The peak memory may be so many times the baseline's."""
     accuracy_drop: float = Field(default=0.005, ge=0)
@@ -110,40 +126,109 @@ def _artifact_verdicts(
         if reason is not None:
             notes.append(f"{now.id} on {target}: not compared with the baseline, {reason}")
             continue
-        yield _judge_latency(before, now, target, tolerances)
+        yield from _profile_verdicts(before, now, target, tolerances, notes)
         memory = FIGURES["peak_memory"].read(before, target).value or 0.0
         yield _judge(FIGURES["peak_memory"], before, now, target, memory, memory * tolerances.memory_factor)
 
 
-def not_comparable(before: MeasuredProfile | None, now: MeasuredProfile | None) -> str | None:
+def _profile_verdicts(
+    before: ArtifactReport, now: ArtifactReport, target: str, tolerances: Tolerances, notes: list[str]
+) -> Iterator[Verdict]:
+    """Judge times and counts: a clock's with its noise, an emulated target's without."""
+    old, new = profile_on(before, target), profile_on(now, target)
+    if not isinstance(old, EmulatedProfile):
+        yield _judge_latency(before, now, target, tolerances)
+        return
+    yield _judge_instructions(before, now, target, tolerances)
+    if old.latency_ms is None:
+        return
+    reason = other_estimate(old, new) if isinstance(new, EmulatedProfile) else None
+    if reason is not None:
+        notes.append(f"{now.id} on {target}: latency not compared with the baseline, {reason}; its counts are compared")
+        return
+    kind, value = FIGURES["latency_p50"], old.latency_ms.p50
+    yield _judge(kind, before, now, target, value, value * (1 + tolerances.emulated_latency_growth))
+
+
+def other_estimate(before: EmulatedProfile, now: EmulatedProfile) -> str | None:
+    """Return why two estimates cannot be compared though their counts can, None where they can."""
+    if before.model != now.model:
+        return f"which was estimated by the model {before.model!r} and this by {now.model!r}"
+    differing = [key for key in ESTIMATE_IDENTITY if before.machine.get(key) != now.machine.get(key)]
+    if differing:
+        return f"which was estimated with other figures of the device ({_differences(before, now, differing)})"
+    anchors = [profile.latency_ms.anchors if profile.latency_ms else () for profile in (before, now)]
+    if anchors[0] != anchors[1]:
+        told = " against ".join(", ".join(found) or "none" for found in anchors)
+        return f"which rests on other measurements of the device ({told})"
+    return None
+
+
+def _judge_instructions(before: ArtifactReport, now: ArtifactReport, target: str, tolerances: Tolerances) -> Verdict:
+    """Judge an exact count, and say which operators and kernels stand behind a change."""
+    kind = FIGURES["instructions"]
+    baseline = kind.read(before, target).value or 0.0
+    verdict = _judge(kind, before, now, target, baseline, baseline * (1 + tolerances.instructions_growth))
+    old, new = profile_on(before, target), profile_on(now, target)
+    if verdict.value == baseline or not isinstance(old, EmulatedProfile) or not isinstance(new, EmulatedProfile):
+        return verdict
+    lines = explain_change(old, new)
+    message = f"{verdict.message}. Changed: {sum_up(lines)}" if lines else verdict.message
+    return replace(verdict, message=message, details=lines)
+
+
+def not_comparable(before: Profile | None, now: Profile | None) -> str | None:
     """Return why two profiles on one target cannot be compared, None where they can or where one is missing."""
     if before is None or now is None:
+        return None
+    if before.kind != now.kind:
+        return f"which is {before.kind} and this {now.kind}: two kinds of number that never mix"
+    if isinstance(before, EmulatedProfile) and isinstance(now, EmulatedProfile):
+        if before.machine.get("core") != now.machine.get("core"):
+            return f"which was taken on another core ({_differences(before, now, ['core'])})"
         return None
     if before.config.num_threads != now.config.num_threads:
         return f"which ran on {before.config.num_threads} threads and this on {now.config.num_threads}"
     differing = [key for key in IDENTITY if before.machine.get(key) != now.machine.get(key)]
     if differing:
-        told = "; ".join(f"{key}: {before.machine.get(key, '–')} → {now.machine.get(key, '–')}" for key in differing)
-        return f"which was taken on another machine ({told})"
+        return f"which was taken on another machine ({_differences(before, now, differing)})"
     return None
+
+
+def _differences(before: Profile, now: Profile, keys: Iterable[str]) -> str:
+    return "; ".join(f"{key}: {before.machine.get(key, '–')} → {now.machine.get(key, '–')}" for key in keys)
 
 
 def _judge(
     kind: FigureKind, before: ArtifactReport, now: ArtifactReport, target: str | None, baseline: float, limit: float
 ) -> Verdict:
-    figure = kind.read(now, target)
-    where = f" on {target}" if target else ""
+    figure, earlier = kind.read(now, target), kind.read(before, target)
+    label = earlier.kind or figure.kind
+    where = f" on {place_text(target, [label])}" if target else ""
+    was = format_with_band(baseline, kind.unit, earlier.band)
     if figure.value is None:
         status: Status = "not run"
-        message = f"{kind.title}{where} was {format_figure(baseline, kind.unit)} and is not known: {figure.missing}"
+        message = f"{kind.title}{where} was {was} and is not known: {figure.missing}"
     else:
         status = "pass" if keeps(figure.value, limit, kind.direction) else "fail"
         change = format_change(figure.value - baseline, baseline, kind.unit)
         message = (
-            f"{kind.title}{where} went from {format_figure(baseline, kind.unit)} "
-            f"to {format_figure(figure.value, kind.unit)}: {change}"
+            f"{kind.title}{where} went from {was} to {format_with_band(figure.value, kind.unit, figure.band)}: {change}"
         )
-    return _verdict(kind, before.id, target, limit, figure.value, baseline, status, message)
+    return Verdict(
+        check=kind.name + VS_BASELINE,
+        artifact=before.id,
+        target=target,
+        limit=limit,
+        value=figure.value,
+        unit=kind.unit,
+        direction=kind.direction,
+        status=status,
+        message=message,
+        baseline=baseline,
+        kind=label,
+        band=figure.band,
+    )
 
 
 def _judge_latency(before: ArtifactReport, now: ArtifactReport, target: str, tolerances: Tolerances) -> Verdict:
@@ -152,11 +237,11 @@ def _judge_latency(before: ArtifactReport, now: ArtifactReport, target: str, tol
     old, new = profile_on(before, target), profile_on(now, target)
     baseline = kind.read(before, target).value or 0.0
     verdict = _judge(kind, before, now, target, baseline, baseline * tolerances.latency_factor)
-    if verdict.status != "fail" or old is None or new is None:
+    if verdict.status != "fail" or not isinstance(old, MeasuredProfile) or not isinstance(new, MeasuredProfile):
         return verdict
     chance, told = _chance(old, new, tolerances.latency_significance)
     status: Literal["pass", "fail"] = "fail" if chance < tolerances.latency_significance else "pass"
-    return _verdict(kind, now.id, target, verdict.limit, verdict.value, baseline, status, f"{verdict.message}; {told}")
+    return replace(verdict, status=status, message=f"{verdict.message}; {told}")
 
 
 def _chance(old: MeasuredProfile, new: MeasuredProfile, significance: float) -> tuple[float, str]:
@@ -168,27 +253,3 @@ def _chance(old: MeasuredProfile, new: MeasuredProfile, significance: float) -> 
     chance = slower_p_value(before, after)
     told = "more than noise" if chance < significance else "within noise"
     return chance, f"{told} (Mann–Whitney p = {chance:.2g})"
-
-
-def _verdict(
-    kind: FigureKind,
-    artifact: str,
-    target: str | None,
-    limit: float | None,
-    value: float | None,
-    baseline: float,
-    status: Status,
-    message: str,
-) -> Verdict:
-    return Verdict(
-        check=kind.name + VS_BASELINE,
-        artifact=artifact,
-        target=target,
-        limit=limit,
-        value=value,
-        unit=kind.unit,
-        direction=kind.direction,
-        status=status,
-        message=message,
-        baseline=baseline,
-    )

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal
 
-from edgekit.records import SQNR_CEILING_DB, ArtifactReport, MeasuredProfile, OutputParity
-from edgekit.units import format_duration_ms, format_size
+from edgekit.records import (
+    SQNR_CEILING_DB,
+    ArtifactReport,
+    EmulatedProfile,
+    MeasuredProfile,
+    OutputParity,
+    Profile,
+    ProfileKind,
+)
+from edgekit.units import format_count, format_duration_ms, format_size
+
+Band = tuple[float, float | None]
+"""Between which values the true one is expected; the upper end None: nobody can say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value, or the reason why there is none."""
+    """A value, or the reason why there is none.
+
+    Attributes:
+        kind: Of a profile's figure; None for figures that no profile gives.
+        band, basis: Of an estimate: where the true value is expected, and what that rests on.
+    """
 
     value: float | None
     missing: str = ""
+    kind: ProfileKind | None = None
+    band: Band | None = None
+    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +45,7 @@ class FigureKind:
     Attributes:
         name: As in budgets: ``size``, ``latency_p50`` ...
         title: For people.
-        unit: ``bytes``, ``ms``, ``dB``, ``steps`` or ``share``.
+        unit: ``bytes``, ``ms``, ``dB``, ``steps``, ``instructions`` or ``share``.
         direction: ``max``: a limit is an upper one, less is better; ``min``: the reverse.
         per_target: Whether it belongs to a profile on a target.
         read: Find it in a report; the second argument is the target, None for figures without one.
@@ -40,10 +59,15 @@ class FigureKind:
     per_target: bool = False
 
 
-def profile_on(report: ArtifactReport, target: str | None) -> MeasuredProfile | None:
+def profile_on(report: ArtifactReport, target: str | None) -> Profile | None:
     """Return the profile on this target, the slowest where there are several (of different settings)."""
     profiles = [profile for profile in report.profiles if profile.target == target]
-    return max(profiles, key=lambda profile: profile.latency_ms.median, default=None)
+    return max(profiles, key=_slowness, default=None)
+
+
+def _slowness(profile: Profile) -> tuple[float, int]:
+    median_ms = profile.latency_ms.median if profile.latency_ms is not None else 0.0
+    return median_ms, profile.instructions if isinstance(profile, EmulatedProfile) else 0
 
 
 def targets_of(reports: Iterable[ArtifactReport]) -> tuple[str, ...]:
@@ -51,12 +75,56 @@ def targets_of(reports: Iterable[ArtifactReport]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(profile.target for report in reports for profile in report.profiles))
 
 
-def _profiled(pick: Callable[[MeasuredProfile], float]) -> Callable[[ArtifactReport, str | None], Figure]:
+def kinds_on(reports: Iterable[ArtifactReport], target: str | None) -> tuple[ProfileKind, ...]:
+    """Return which kinds of number there are of a target: one, unless reports of several builds are mixed."""
+    return tuple(dict.fromkeys(p.kind for report in reports for p in report.profiles if p.target == target))
+
+
+def place_text(target: str | None, kinds: Iterable[str | None]) -> str:
+    """Name a target with the kind of its numbers: ``pixel-4 (emulated)``; empty for figures without one."""
+    told = " / ".join(dict.fromkeys(kind for kind in kinds if kind))
+    return f"{target} ({told})" if target and told else target or ""
+
+
+def _profiled(pick: Callable[[Profile], Figure]) -> Callable[[ArtifactReport, str | None], Figure]:
     def read(report: ArtifactReport, target: str | None) -> Figure:
         profile = profile_on(report, target)
-        return Figure(None, f"it was not profiled on {target}") if profile is None else Figure(pick(profile))
+        if profile is None:
+            return Figure(None, f"it was not profiled on {target}")
+        return replace(pick(profile), kind=profile.kind)
 
     return read
+
+
+def _p50(profile: Profile) -> Figure:
+    if isinstance(profile, MeasuredProfile):
+        return Figure(profile.latency_ms.p50)
+    latency = profile.latency_ms
+    if latency is None:
+        return Figure(None, "the model 'counts' gives no time; profile with 'static' or 'trace'")
+    return Figure(latency.p50, band=(latency.low, latency.high), basis=latency.basis)
+
+
+def _p95(profile: Profile) -> Figure:
+    if isinstance(profile, MeasuredProfile):
+        return Figure(profile.latency_ms.p95)
+    return Figure(None, "an emulated latency is one estimate with an error band, it has no percentiles; see the p50")
+
+
+def _peak_memory(profile: Profile) -> Figure:
+    return Figure(float(profile.memory_bytes.peak))
+
+
+def _instructions(profile: Profile) -> Figure:
+    if isinstance(profile, EmulatedProfile):
+        return Figure(float(profile.instructions))
+    return Figure(None, "it was timed by a clock, which counts no instructions; they are counted on emulated targets")
+
+
+def _load_instructions(profile: Profile) -> Figure:
+    if isinstance(profile, EmulatedProfile):
+        return Figure(float(profile.load_instructions))
+    return Figure(None, "it was timed by a clock, which counts no instructions; they are counted on emulated targets")
 
 
 def _size(report: ArtifactReport, _target: str | None) -> Figure:
@@ -127,7 +195,7 @@ _KINDS = (
         title="p50 latency",
         unit="ms",
         direction="max",
-        read=_profiled(lambda profile: profile.latency_ms.p50),
+        read=_profiled(_p50),
         per_target=True,
     ),
     FigureKind(
@@ -135,7 +203,7 @@ _KINDS = (
         title="p95 latency",
         unit="ms",
         direction="max",
-        read=_profiled(lambda profile: profile.latency_ms.p95),
+        read=_profiled(_p95),
         per_target=True,
     ),
     FigureKind(
@@ -143,7 +211,23 @@ _KINDS = (
         title="peak memory",
         unit="bytes",
         direction="max",
-        read=_profiled(lambda profile: float(profile.memory_bytes.peak)),
+        read=_profiled(_peak_memory),
+        per_target=True,
+    ),
+    FigureKind(
+        name="instructions",
+        title="instructions",
+        unit="instructions",
+        direction="max",
+        read=_profiled(_instructions),
+        per_target=True,
+    ),
+    FigureKind(
+        name="load_instructions",
+        title="instructions of loading",
+        unit="instructions",
+        direction="max",
+        read=_profiled(_load_instructions),
         per_target=True,
     ),
     FigureKind(name="accuracy", title="accuracy", unit="share", direction="min", read=_accuracy),
@@ -177,8 +261,27 @@ def format_figure(value: float | None, unit: str) -> str:
         return f"{value * 100:.2f} %"
     if unit == "dB":
         return "identical" if value >= SQNR_CEILING_DB else f"{value:.1f} dB"
+    if unit == "instructions":
+        return format_count(value)
     number = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{number} {unit.removesuffix('s') if value == 1 else unit}".rstrip()
+
+
+def format_with_band(value: float | None, unit: str, band: Band | None) -> str:
+    """Print an estimate with the band in which the true value is expected; any other figure as it is.
+
+    Example:
+        >>> format_with_band(1.2, "ms", (1.0, 1.5)), format_with_band(1.2, "ms", (0.5, None))
+        ('1.2 ms (1 to 1.5)', '1.2 ms (from 0.5)')
+    """
+    text = format_figure(value, unit)
+    if value is None or band is None:
+        return text
+    ends = [format_figure(end, unit) for end in band if end is not None]
+    suffix = f" {text.rpartition(' ')[2]}"
+    if all(end.endswith(suffix) for end in ends):
+        ends = [end.removesuffix(suffix) for end in ends]
+    return f"{text} ({' to '.join(ends)})" if len(ends) == 2 else f"{text} (from {ends[0]})"
 
 
 def format_change(change: float, relative_to: float | None, unit: str) -> str:
@@ -196,6 +299,7 @@ def format_change(change: float, relative_to: float | None, unit: str) -> str:
     if unit == "share":
         return f"{sign}{abs(change) * 100:.2f} points"
     text = f"{sign}{format_figure(abs(change), unit)}"
-    if unit in ("bytes", "ms", "samples/s") and relative_to:
-        text += f" ({sign}{abs(change / relative_to) * 100:.1f} %)"
+    if unit in ("bytes", "ms", "samples/s", "instructions") and relative_to:
+        digits = 3 if unit == "instructions" and abs(change / relative_to) < 0.001 else 1
+        text += f" ({sign}{abs(change / relative_to) * 100:.{digits}f} %)"
     return text

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from edgekit.budget.check import CheckReport
 from edgekit.budget.figures import format_figure
 from edgekit.budget.limits import is_broken
+from edgekit.budget.markdown import value_text
 from edgekit.records import Verdict
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -49,9 +50,10 @@ def _add_case(suite: ElementTree.Element, verdict: Verdict, name: str) -> None:
     message = _clean(verdict.message)
     if is_broken(verdict):
         failure = ElementTree.SubElement(case, "failure", {"type": verdict.status, "message": message})
-        failure.text = (
-            f"value: {format_figure(verdict.value, verdict.unit)}\nlimit: {format_figure(verdict.limit, verdict.unit)}"
-        )
+        lines = [f"value: {value_text(verdict)}", f"limit: {format_figure(verdict.limit, verdict.unit)}"]
+        if verdict.kind is not None:
+            lines.append(f"kind: {verdict.kind}")
+        failure.text = _clean("\n".join([*lines, *verdict.details]))
     elif verdict.status == "not run":
         ElementTree.SubElement(case, "skipped", {"message": message})
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from edgekit.budget.figures import FIGURES, Figure, format_change, format_figure
+from edgekit.budget.figures import (
+    FIGURES,
+    Figure,
+    FigureKind,
+    format_change,
+    format_figure,
+    format_with_band,
+    place_text,
+)
 from edgekit.errors import RecipeError, nearest
 from edgekit.recipe.schema import Budget
 from edgekit.records import ArtifactReport, Status, Verdict
@@ -112,8 +120,8 @@ def judge(report: ArtifactReport, limit: Limit) -> Verdict:
     """Hold one artifact against one limit."""
     kind = FIGURES[limit.check]
     figure = kind.read(report, limit.target)
-    where = f" on {limit.target}" if limit.target else ""
-    status, message = _outcome(f"{kind.title}{where}", figure, limit.value, kind.unit, kind.direction)
+    where = f" on {place_text(limit.target, [figure.kind])}" if limit.target else ""
+    status, message = _outcome(f"{kind.title}{where}", figure, limit.value, kind)
     return Verdict(
         check=limit.check,
         artifact=report.id,
@@ -124,6 +132,8 @@ def judge(report: ArtifactReport, limit: Limit) -> Verdict:
         direction=kind.direction,
         status=status,
         message=message,
+        kind=figure.kind,
+        band=figure.band,
     )
 
 
@@ -133,17 +143,26 @@ def keeps(value: float, limit: float, direction: Literal["max", "min"]) -> bool:
     return value <= limit + slack if direction == "max" else value >= limit - slack
 
 
-def _outcome(
-    what: str, figure: Figure, limit: float, unit: str, direction: Literal["max", "min"]
-) -> tuple[Status, str]:
-    bound = f"the limit of {'at most' if direction == 'max' else 'at least'} {format_figure(limit, unit)}"
+def _outcome(what: str, figure: Figure, limit: float, kind: FigureKind) -> tuple[Status, str]:
+    bound = f"the limit of {'at most' if kind.direction == 'max' else 'at least'} {format_figure(limit, kind.unit)}"
     if figure.value is None:
         return "not run", f"{what} was not measured ({figure.missing}), so {bound} is not kept"
-    received = f"{what} is {format_figure(figure.value, unit)}"
-    change = format_change(figure.value - limit, limit, unit)
-    if keeps(figure.value, limit, direction):
-        return "pass", f"{received}, within {bound}: {change}"
-    return "fail", f"{received}, which breaks {bound}: {change}"
+    received = f"{what} is {format_with_band(figure.value, kind.unit, figure.band)}"
+    change = format_change(figure.value - limit, limit, kind.unit)
+    doubt = _doubt(figure, limit)
+    if keeps(figure.value, limit, kind.direction):
+        return "pass", f"{received}, within {bound}: {change}{doubt}"
+    return "fail", f"{received}, which breaks {bound}: {change}{doubt}"
+
+
+def _doubt(figure: Figure, limit: float) -> str:
+    """Say what an estimate's band rests on, and whether the device itself might be on the other side of the limit."""
+    if figure.band is None:
+        return ""
+    low, high = figure.band
+    inside = low <= limit and (high is None or limit <= high)
+    undecided = "; the limit lies inside the band, so the device itself may be on either side of it" if inside else ""
+    return f" (band: {figure.basis}{undecided})"
 
 
 def is_broken(verdict: Verdict) -> bool:

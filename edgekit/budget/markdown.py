@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 
 from edgekit.budget.check import CheckReport
-from edgekit.budget.figures import format_change, format_figure
+from edgekit.budget.figures import format_change, format_figure, format_with_band, place_text
 from edgekit.budget.limits import is_broken
 from edgekit.records import Verdict
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 _LINE_END = re.compile(r"\r\n|\r|\n")
+DETAILS_SHOWN = 20
+"""Lines below a broken check; a comment on a pull request has room for no more."""
 _HEAD = "| | artifact | check | target | value | limit | by how much |\n|---|---|---|---|---:|---:|---:|"
 
 
@@ -25,7 +27,7 @@ def markdown_summary(report: CheckReport) -> str:
         title = f"❌ {escape(report.name)}: {len(broken)} of {len(report.verdicts)} checks broken"
     parts = [f"## {title}"]
     if broken:
-        parts += [_table(broken), "\n".join(f"- **{_name(verdict)}**: {escape(verdict.message)}" for verdict in broken)]
+        parts += [_table(broken), "\n".join(_told(verdict) for verdict in broken)]
     if kept:
         parts.append(f"<details><summary>{len(kept)} kept or not run here</summary>\n\n{_table(kept)}\n\n</details>")
     if report.notes:
@@ -43,6 +45,11 @@ def margin(verdict: Verdict) -> str:
     if verdict.value is None or reference is None:
         return "–"
     return format_change(verdict.value - reference, reference, verdict.unit)
+
+
+def value_text(verdict: Verdict) -> str:
+    """Print a verdict's value, an estimate with its band."""
+    return format_with_band(verdict.value, verdict.unit, verdict.band)
 
 
 def limit_text(verdict: Verdict) -> str:
@@ -67,14 +74,23 @@ def _row(verdict: Verdict) -> str:
         mark if verdict.status != "not run" else f"{mark} not run",
         escape(verdict.artifact),
         escape(verdict.check),
-        escape(verdict.target or ""),
-        format_figure(verdict.value, verdict.unit),
+        escape(place_text(verdict.target, [verdict.kind])),
+        value_text(verdict),
         limit_text(verdict),
         margin(verdict),
     )
     return f"| {' | '.join(cells)} |"
 
 
+def _told(verdict: Verdict) -> str:
+    """Print a broken check as a list item, with what stands behind it as items below."""
+    lines = [f"- **{_name(verdict)}**: {escape(verdict.message)}"]
+    lines += [f"  - {escape(detail)}" for detail in verdict.details[:DETAILS_SHOWN]]
+    if len(verdict.details) > DETAILS_SHOWN:
+        lines.append(f"  - and {len(verdict.details) - DETAILS_SHOWN} more")
+    return "\n".join(lines)
+
+
 def _name(verdict: Verdict) -> str:
-    where = f" on {verdict.target}" if verdict.target else ""
+    where = f" on {place_text(verdict.target, [verdict.kind])}" if verdict.target else ""
     return escape(f"{verdict.artifact} {verdict.check}{where}")

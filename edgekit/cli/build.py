@@ -27,6 +27,7 @@ def run(
 
     Exit codes: 0 all good, 1 a check failed, 2 the input is wrong, 3 a tool failed, 130 interrupted.
     """
+    from edgekit.pipeline.devices import check_usable
     from edgekit.pipeline.inputs import check_inputs
     from edgekit.pipeline.plan import make_plan
     from edgekit.recipe import load_recipe
@@ -34,6 +35,7 @@ def run(
     plan = make_plan(load_recipe(recipe, changes or ()))
     check_inputs(plan.recipe)
     if dry_run:
+        check_usable(plan.devices)
         from edgekit.cli.output import print_json, print_table
         from edgekit.report.tables import plan_table
 

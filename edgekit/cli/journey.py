@@ -38,10 +38,10 @@ def build_and_print(plan: Plan, output: Path | None, *, jobs: int | None, force:
     for warning in manifest.warnings[len(plan.warnings) :]:
         say(f"warning: {warning}")
     for report in manifest.artifacts:
-        if report.error is not None:
-            see = f" (log: {folder / report.error.log})" if report.error.log else ""
-            say(f"error: {report.id}: [{report.error.stage}] {report.error.message}{see}")
-        elif report.parity is not None and report.parity.status == "fail":
+        for error in filter(None, (report.error, *report.other_errors)):
+            see = f" (log: {folder / error.log})" if error.log else ""
+            say(f"error: {report.id}: [{error.stage}] {error.message}{see}")
+        if report.error is None and report.parity is not None and report.parity.status == "fail":
             say(f"error: {report.id}: {report.parity.reason}")
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)

@@ -14,7 +14,21 @@ from typing import Any
 import typer
 
 from edgekit import __version__
-from edgekit.cli import build, check, compare, convert, doctor, init, inspect, profile, recipe, report, targets, verify
+from edgekit.cli import (
+    build,
+    check,
+    compare,
+    convert,
+    doctor,
+    emulate,
+    init,
+    inspect,
+    profile,
+    recipe,
+    report,
+    targets,
+    verify,
+)
 from edgekit.errors import EdgekitError, InterruptedByUserError
 
 app = typer.Typer(
@@ -25,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, convert, profile, verify, compare, inspect, check, report, init, doctor):
+for command in (build, convert, profile, emulate, verify, compare, inspect, check, report, init, doctor):
     app.command(name=command.NAME)(command.run)
 app.add_typer(targets.app, name="targets")
 app.add_typer(recipe.app, name="recipe")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from edgekit.records import ModelLayer
+    from edgekit.targets.emulated.calibration import Layer
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
@@ -17,3 +22,20 @@ BuildDir = Annotated[Path, typer.Argument(help="A build folder.", show_default=F
 NumRuns = Annotated[int, typer.Option("--num-runs", min=1, help="Timed inferences.")]
 WarmupRuns = Annotated[int, typer.Option("--warmup-runs", min=0, help="Untimed inferences before them.")]
 NumThreads = Annotated[int, typer.Option("--num-threads", min=1, help="Threads of the runtime.")]
+
+
+class ModelChoice(Enum):
+    """The layers of the model of emulated targets, as ``records.ModelLayer`` has them."""
+
+    value: ModelLayer
+    counts = "counts"
+    static = "static"
+    trace = "trace"
+
+
+class CalibratedModel(Enum):
+    """The layers of the model that give a time, and so can be calibrated."""
+
+    value: Layer
+    static = "static"
+    trace = "trace"

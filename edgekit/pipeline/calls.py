@@ -11,6 +11,7 @@ from typing import Any, cast
 from edgekit.data.fingerprint import code_digest, data_digest, path_digest
 from edgekit.formats import format_spec
 from edgekit.frameworks.requests import ModelRequest, ProgramRequest, TrainRequest, TrainResult
+from edgekit.pipeline.devices import decided_by
 from edgekit.pipeline.plan import ArtifactPlan, Plan, framework_of, tool_versions
 from edgekit.pipeline.sources import is_entry
 from edgekit.pipeline.stages import StageCall
@@ -206,6 +207,7 @@ class Calls:
                 "config": asdict(config),
                 "machine": [platform.node(), platform.machine(), platform.release()],
                 "tools": tool_versions(spec.distributions),
+                **decided_by(device, section.model),
             },
             entry=target_spec(device.kind, place=f"profile.targets ({device.name})").profile,
             request=lambda workspace: ProfileRequest(
@@ -217,6 +219,8 @@ class Calls:
                 device=device.model_dump(mode="json"),
                 config=config,
                 work_dir=workspace.scratch,
+                model=section.model,
+                inspect=spec.inspect,
             ),
             timeout_s=plan.timeout_s,
         )

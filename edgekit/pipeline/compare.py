@@ -72,8 +72,8 @@ def compare_artifacts(request: CompareRequest) -> ArtifactComparison:
         ToolError: A runtime failed.
     """
     first, second = inspect_artifact(request.first), inspect_artifact(request.second)
-    reasons = [format_of_path(str(path)).backends[0].not_here for path in (request.first, request.second)]
-    reason = next((text for text in reasons if text is not None), None)
+    backends = [format_of_path(str(path)).backends[0] for path in (request.first, request.second)]
+    reason = next((text for backend in backends if (text := backend.not_here or backend.not_timed_here)), None)
     runs = None
     if reason is None:
         log = Path(tempfile.mkdtemp(prefix="edgekit-compare-")) / "compare.log"

@@ -12,6 +12,7 @@ from edgekit.contracts import BackendSpec, FormatSpec, FrameworkSpec
 from edgekit.errors import MissingToolError, RecipeError, UnsupportedError
 from edgekit.formats import format_spec, require_cell
 from edgekit.frameworks import framework_spec
+from edgekit.pipeline.devices import Cell, check_figures, check_threads, refusal
 from edgekit.pipeline.sources import find_framework
 from edgekit.recipe.pruning import check_prune_rule
 from edgekit.recipe.schema import CompressStep, ExportRule, QuantizeRule, Recipe
@@ -81,7 +82,8 @@ def make_plan(recipe: Recipe) -> Plan:
     _refuse_twice(artifacts)
     _check_compression(recipe, artifacts, framework)
     devices = tuple(find_device(name) for name in recipe.profile.targets)
-    _check_budgets(recipe, artifacts)
+    check_threads(devices, recipe.profile.num_threads, "profile.num_threads")
+    _check_budgets(recipe, artifacts, devices)
     programs = dict.fromkeys((artifact.program, artifact.dynamic_batch) for artifact in artifacts)
     return Plan(
         recipe=recipe,
@@ -89,7 +91,7 @@ def make_plan(recipe: Recipe) -> Plan:
         artifacts=artifacts,
         programs=tuple(programs),
         devices=devices,
-        warnings=tuple(_warnings(recipe, artifacts)),
+        warnings=tuple(_warnings(recipe, artifacts, devices)),
     )
 
 
@@ -205,9 +207,11 @@ def _check_data(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...], framework: 
             )
 
 
-def _check_budgets(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...]) -> None:
+def _check_budgets(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...], devices: tuple[Device, ...]) -> None:
     by_id = {artifact.id: artifact for artifact in artifacts}
     check_budgets_can_be_judged(recipe.budgets, list(by_id), recipe.profile.targets)
+    cells = [Cell(id=artifact.id, format=artifact.format, backend=artifact.backend) for artifact in artifacts]
+    check_figures(recipe.budgets, cells, devices, recipe.profile.model)
     for place, budget in enumerate(recipe.budgets):
         for name in match_artifacts(budget.artifact, list(by_id)):
             reason = by_id[name].not_here
@@ -241,10 +245,15 @@ def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted(set(distributions)) if _installed(name)}
 
 
-def _warnings(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...]) -> Iterable[str]:
+def _warnings(recipe: Recipe, artifacts: tuple[ArtifactPlan, ...], devices: tuple[Device, ...]) -> Iterable[str]:
     for artifact in artifacts:
         if artifact.not_here is not None:
             yield f"{artifact.id}: written and inspected, not run: {artifact.not_here}."
+            continue
+        for device in devices:
+            reason = refusal(device, artifact.format, artifact.backend)
+            if reason is not None:
+                yield f"{artifact.id}: not profiled on {device.name}: {reason}."
     if recipe.data is None:
         yield "no data: outputs are compared on generated inputs only, which proves less than real samples do."
 

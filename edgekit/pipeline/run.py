@@ -18,7 +18,9 @@ from edgekit.errors import EdgekitError, InterruptedByUserError
 from edgekit.formats import format_spec
 from edgekit.frameworks.requests import TrainResult
 from edgekit.pipeline.calls import Calls
+from edgekit.pipeline.devices import check_usable, refusal
 from edgekit.pipeline.plan import ArtifactPlan, Plan, framework_of, tool_versions
+from edgekit.pipeline.profile import run_profile
 from edgekit.pipeline.stages import Observer, StageRunner, ignore_events
 from edgekit.process import stop_children
 from edgekit.records import (
@@ -30,6 +32,7 @@ from edgekit.records import (
     MeasuredProfile,
     Parity,
     Precision,
+    Profile,
     Program,
     SkippedLayer,
     SourceModel,
@@ -74,9 +77,11 @@ def build(
         observer: Told of every stage.
 
     Raises:
+        TargetError: A device cannot be used from here, so no work was done.
         EdgekitError: Training failed, or the folder cannot be written.
         InterruptedByUserError: Ctrl-C or SIGTERM; what was finished stays in the cache.
     """
+    check_usable(plan.devices)
     with locked(output) as folder:
         runner = StageRunner(StageCache(cache_root()), folder, observer, force=force)
         try:
@@ -100,7 +105,7 @@ class _Journey:
         self._programs: dict[ProgramKey, Program] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._parities: dict[str, Parity] = {}
-        self._failures: dict[str, StageFailure] = {}
+        self._failures: dict[str, list[StageFailure]] = {}
         self._errors: list[EdgekitError] = []
         self._stopping = False
 
@@ -176,7 +181,8 @@ class _Journey:
         log = self._folder.log(stage)
         place = log.relative_to(self._folder.root).as_posix() if log.is_file() else None
         message = getattr(error, "message", str(error))
-        self._failures[artifact_id] = StageFailure(stage=stage, message=message, log=place, exit_code=error.exit_code)
+        failure = StageFailure(stage=stage, message=message, log=place, exit_code=error.exit_code)
+        self._failures.setdefault(artifact_id, []).append(failure)
         if not told:
             self._observer(stage, "failed", {"message": message, "log": place})
 
@@ -184,11 +190,12 @@ class _Journey:
         """Profile an artifact on every device that can run it, and put it into the build folder."""
         artifact = self._artifacts.get(plan.id)
         if artifact is None:
-            return ArtifactReport(id=plan.id, artifact=None, error=self._failures[plan.id])
-        profiles: list[MeasuredProfile] = []
+            return ArtifactReport(id=plan.id, artifact=None, error=self._failures[plan.id][0])
+        profiles: list[Profile] = []
         if plan.not_here is None and plan.id not in self._failures:
             profiles = list(self._profiles(plan, artifact))
-        times = next((profile.operators for profile in profiles if profile.operators), None)
+        measured = (profile for profile in profiles if isinstance(profile, MeasuredProfile))
+        times = next((profile.operators for profile in measured if profile.operators), None)
         spec = format_spec(plan.format)
         if times and artifact.coverage is not None:
             partitions = artifact.coverage.partitions
@@ -200,23 +207,28 @@ class _Journey:
         )
         if not place.exists() or digest_path(place) != artifact.sha256:
             publish(artifact.path, place)
+        failures = self._failures.get(plan.id, [])
         return ArtifactReport(
             id=plan.id,
             artifact=replace(artifact, path=place.relative_to(self._folder.root)),
             parity=self._parities.get(plan.id),
             profiles=tuple(profiles),
-            error=self._failures.get(plan.id),
+            error=failures[0] if failures else None,
+            other_errors=tuple(failures[1:]),
         )
 
     def _suffix_backend(self, plan: ArtifactPlan) -> str | None:
         return None if plan.backend == format_spec(plan.format).backends[0].name else plan.backend
 
-    def _profiles(self, plan: ArtifactPlan, artifact: Artifact) -> Iterable[MeasuredProfile]:
+    def _profiles(self, plan: ArtifactPlan, artifact: Artifact) -> Iterable[Profile]:
+        """Profile on every device that runs the artifact; one that fails leaves the others alone."""
         program = self._programs[plan.program, plan.dynamic_batch]
         for device in self._plan.devices:
+            if refusal(device, plan.format, plan.backend) is not None:
+                continue
             call = self._calls.profile(plan, artifact, program, device)
             try:
-                yield self._runner.run(call, MeasuredProfile)
+                yield run_profile(self._runner, call, device)
             except EdgekitError as error:
                 self._fail(plan.id, call.name, error)
 
@@ -286,7 +298,9 @@ def _read_all(programs: Iterable[Program], name: str, kind: type[Record]) -> tup
 def _exit_code(reports: Iterable[ArtifactReport]) -> int:
     """Return 3 where a tool failed, else 2 where an input cannot work, else 1 where a check failed, else 0."""
     reports = list(reports)
-    failed = [report.error.exit_code for report in reports if report.error is not None]
+    failed = [
+        error.exit_code for report in reports for error in (report.error, *report.other_errors) if error is not None
+    ]
     broken = any(
         (report.parity is not None and report.parity.status == "fail") or any(map(is_broken, report.verdicts))
         for report in reports

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from edgekit.errors import RecipeError
-from edgekit.records import FormatName, FrameworkName, Precision
-from edgekit.units import parse_duration_ms, parse_size_bytes
+from edgekit.records import FormatName, FrameworkName, ModelLayer, Precision
+from edgekit.units import parse_count, parse_duration_ms, parse_size_bytes
 
 
 def _as_tuple(value: object) -> object:
@@ -30,6 +30,10 @@ def _parsed(parse: Any) -> Any:
     return convert
 
 
+def _parsed_count(value: object) -> object:
+    return _parsed(parse_count)(value) if isinstance(value, str) else value
+
+
 SizeBytes = Annotated[
     int,
     BeforeValidator(_parsed(parse_size_bytes), json_schema_input_type=str),
@@ -43,6 +47,14 @@ DurationMs = Annotated[
     PlainSerializer(lambda duration: f"{duration!r} ms", return_type=str),
 ]
 """A duration written with its unit (``2 ms``), held in milliseconds."""
+
+
+Count = Annotated[
+    int,
+    BeforeValidator(_parsed_count, json_schema_input_type=int | str),
+    Field(ge=0),
+]
+"""A number of instructions, plain or with a power of a thousand (``180 M``)."""
 
 
 class Section(BaseModel):
@@ -254,9 +266,13 @@ class ProfileSection(Section):
     warmup_runs: int = Field(default=10, ge=0)
     num_threads: int = Field(default=1, ge=1)
     profile_ops: bool = True
+    model: ModelLayer = "static"
+    """How emulated targets turn exact counts into time: ``counts`` (not at all), ``static`` (by tables of the core),
+    ``trace`` (the core replays what ran; slower)."""
 
 
 LatencyLimit = dict[str, DurationMs]
+CountLimit = dict[str, Count]
 
 
 class Budget(Section):
@@ -268,6 +284,10 @@ class Budget(Section):
     """Target -> limit."""
     latency_p95: LatencyLimit = Field(default_factory=dict)
     peak_memory: dict[str, SizeBytes] = Field(default_factory=dict)
+    instructions: CountLimit = Field(default_factory=dict)
+    """Emulated target -> limit of one inference: exact, so a limit may be the very number."""
+    load_instructions: CountLimit = Field(default_factory=dict)
+    """The same of loading."""
     accuracy: float | None = Field(default=None, ge=0, le=1)
     """At least."""
     accuracy_drop: float | None = Field(default=None, ge=0)

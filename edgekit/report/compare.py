@@ -6,10 +6,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgekit.budget.baseline import not_comparable
-from edgekit.budget.figures import FIGURES, FigureKind, format_change, profile_on, targets_of
+from edgekit.budget.baseline import not_comparable, other_estimate
+from edgekit.budget.figures import (
+    FIGURES,
+    Band,
+    Figure,
+    FigureKind,
+    format_change,
+    format_with_band,
+    place_text,
+    profile_on,
+    targets_of,
+)
+from edgekit.budget.operator_changes import explain_change, sum_up
 from edgekit.budget.significance import share_p_value, slower_p_value
-from edgekit.records import SCHEMA_VERSION, ArtifactReport, FrameworkName, Manifest
+from edgekit.records import (
+    SCHEMA_VERSION,
+    ArtifactReport,
+    EmulatedProfile,
+    FrameworkName,
+    Manifest,
+    MeasuredProfile,
+    ProfileKind,
+)
 from edgekit.report.compare_facts import FRAMEWORK_TITLES, ComparedFact, build_facts, differences
 
 Standing = Literal["better", "worse", "same", "within noise", "not comparable", "only before", "only after"]
@@ -27,8 +46,11 @@ class ComparedFigure:
         title: For people.
         target: The device of a profile's figure.
         before, after: In ``unit``; None where it is not known.
-        change: ``after`` against ``before``, for people; empty where one is not known.
+        change: ``after`` against ``before``, for people; empty where one is not known, or where the two are different
+            kinds of number.
         standing: Of the second build.
+        before_kind, after_kind: ``measured`` or ``emulated``, of a profile's figure.
+        before_band, after_band: Of an estimate: where the true value is expected.
     """
 
     name: str
@@ -39,6 +61,24 @@ class ComparedFigure:
     after: float | None
     change: str
     standing: Standing
+    before_kind: ProfileKind | None = None
+    after_kind: ProfileKind | None = None
+    before_band: Band | None = None
+    after_band: Band | None = None
+
+    @property
+    def place(self) -> str:
+        """The target with the kind of its numbers: ``host (measured)``."""
+        return place_text(self.target, (self.before_kind, self.after_kind))
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both figures for people, estimates with their bands, and the kind beside each where the two differ."""
+        kinds = (self.before_kind, self.after_kind)
+        mixed = None not in kinds and kinds[0] != kinds[1]
+        before = format_with_band(self.before, self.unit, self.before_band)
+        after = format_with_band(self.after, self.unit, self.after_band)
+        return (f"{before}, {kinds[0]}", f"{after}, {kinds[1]}") if mixed else (before, after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,16 +187,18 @@ class _Figures:
         figures = []
         for kind in FIGURES.values():
             for target in targets_of(present) if kind.per_target else (None,):
-                before = kind.read(old, target).value if old else None
-                after = kind.read(new, target).value if new else None
-                if before is not None or after is not None:
-                    found = self._standing(kind, target, before, after, old, new)
-                    figures.append(_compared(kind.name, kind.title, target, kind.unit, before, after, found))
+                before = kind.read(old, target) if old else Figure(None)
+                after = kind.read(new, target) if new else Figure(None)
+                if before.value is not None or after.value is not None:
+                    found = self._standing(kind, target, before.value, after.value, old, new)
+                    figures.append(_of_artifact(kind, target, before, after, found))
         for target in targets_of(present):
             reason = _reason(old, new, target)
             if reason is not None:
                 whose = self._comparison.heads[0]
                 self.notes.append(f"{name} on {target}: the times are not comparable with those of {whose}, {reason}")
+            else:
+                self.notes += _emulated_notes(name, old, new, target, self._comparison.heads[0])
         broken = [head for head, report in zip(self._comparison.heads, (old, new), strict=True) if is_wrong(report)]
         if broken and standing == "both":
             self.notes.append(
@@ -174,7 +216,7 @@ class _Figures:
         new: ArtifactReport | None,
     ) -> Standing:
         found = _standing(before, after, lower_is_better=kind.direction == "max")
-        if _reason(old, new, target) is not None:
+        if _reason(old, new, target) is not None or (kind.unit == "ms" and _other_estimate(old, new, target)):
             return "not comparable"
         if old is None or new is None or found not in ("better", "worse"):
             return found
@@ -197,10 +239,32 @@ def _reason(old: ArtifactReport | None, new: ArtifactReport | None, target: str 
     return not_comparable(profile_on(old, target), profile_on(new, target))
 
 
+def _other_estimate(old: ArtifactReport | None, new: ArtifactReport | None, target: str | None) -> str | None:
+    """Return why two emulated latencies cannot be compared though the counts can."""
+    before, after = (profile_on(report, target) if report else None for report in (old, new))
+    if isinstance(before, EmulatedProfile) and isinstance(after, EmulatedProfile):
+        return other_estimate(before, after)
+    return None
+
+
+def _emulated_notes(
+    name: str, old: ArtifactReport | None, new: ArtifactReport | None, target: str, whose: str
+) -> Iterator[str]:
+    """Say why latencies cannot be compared, and which operators and kernels stand behind a changed count."""
+    before, after = (profile_on(report, target) if report else None for report in (old, new))
+    if not isinstance(before, EmulatedProfile) or not isinstance(after, EmulatedProfile):
+        return
+    reason = other_estimate(before, after)
+    if reason is not None:
+        yield f"{name} on {target}: the latency is not comparable with that of {whose}, {reason}"
+    if before.instructions != after.instructions:
+        yield f"{name} on {target}, instructions: {sum_up(explain_change(before, after))}"
+
+
 def _is_noise(old: ArtifactReport, new: ArtifactReport, target: str | None) -> bool:
     first, second = profile_on(old, target), profile_on(new, target)
-    if first is None or second is None:
-        return False
+    if not isinstance(first, MeasuredProfile) or not isinstance(second, MeasuredProfile):
+        return False  # an estimate has no noise
     before, after = first.latency_ms.samples, second.latency_ms.samples
     return min(slower_p_value(before, after), slower_p_value(after, before)) >= SIGNIFICANCE
 
@@ -221,6 +285,22 @@ def _standing(before: float | None, after: float | None, *, lower_is_better: boo
     if before == after:
         return "same"
     return "better" if (after < before) == lower_is_better else "worse"
+
+
+def _of_artifact(
+    kind: FigureKind, target: str | None, before: Figure, after: Figure, standing: Standing
+) -> ComparedFigure:
+    """Put a figure of an artifact side by side. Between two kinds of number there is no difference to tell."""
+    compared = _compared(kind.name, kind.title, target, kind.unit, before.value, after.value, standing)
+    mixed = before.value is not None and after.value is not None and before.kind != after.kind
+    return replace(
+        compared,
+        change="" if mixed else compared.change,
+        before_kind=before.kind if before.value is not None else None,
+        after_kind=after.kind if after.value is not None else None,
+        before_band=before.band,
+        after_band=after.band,
+    )
 
 
 def _compared(

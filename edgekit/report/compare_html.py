@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgekit.budget.figures import FIGURES, format_figure, targets_of
+from edgekit.budget.figures import FIGURES, place_text, targets_of
 from edgekit.records import Manifest
 from edgekit.report import drawings, overview
 from edgekit.report.compare import ComparedArtifact, ComparedFigure, Comparison, compare_builds, is_wrong
 from edgekit.report.html import page_environment
 
-HEADLINES = ("size", "latency_p50", "accuracy", "sqnr_db", "delegated")
+HEADLINES = ("size", "latency_p50", "instructions", "accuracy", "sqnr_db", "delegated")
 """The figures that stand side by side for every artifact; the details have the others."""
 
-DRAWN = ("size", "latency_p50")
+DRAWN = ("size", "latency_p50", "instructions")
 """Those of them that are drawn as bars: they start at zero and differ by more than a hair."""
 
 
@@ -24,12 +24,13 @@ class Column:
 
     name: str
     target: str | None
+    place: str = ""
 
     @property
     def title(self) -> str:
-        """Such as ``p50 latency · host``."""
+        """Such as ``p50 latency · host (measured)``."""
         title = FIGURES[self.name].title
-        return title if self.target is None else f"{title} · {self.target}"
+        return f"{title} · {self.place}" if self.place else title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ def render_comparison(before: Manifest, after: Manifest) -> str:
             rows=pair_rows(comparison, columns, before, after),
             tallies=tallies(comparison, columns, before, after),
             training_plots=drawings.compared_training_plots(before.training, after.training, comparison.heads),
+            kinds=overview.kinds_of((*before.artifacts, *after.artifacts)),
             standing_words=overview.STANDING_WORDS,
         )
     )
@@ -92,14 +94,17 @@ def render_comparison(before: Manifest, after: Manifest) -> str:
 
 def headline_columns(comparison: Comparison, targets: Iterable[str]) -> tuple[Column, ...]:
     """Return the headline figures that at least one artifact of either build has."""
-    known = {(figure.name, figure.target) for artifact in comparison.artifacts for figure in artifact.figures}
+    found = [figure for artifact in comparison.artifacts for figure in artifact.figures]
+    kinds: dict[tuple[str, str | None], list[str | None]] = {}
+    for figure in found:
+        kinds.setdefault((figure.name, figure.target), []).extend((figure.before_kind, figure.after_kind))
     places = tuple(targets)
-    wanted = (
-        Column(name=name, target=target)
-        for name in HEADLINES
-        for target in (places if FIGURES[name].per_target else (None,))
+    wanted = [(name, target) for name in HEADLINES for target in (places if FIGURES[name].per_target else (None,))]
+    return tuple(
+        Column(name=name, target=target, place=place_text(target, kinds[name, target]))
+        for name, target in wanted
+        if (name, target) in kinds
     )
-    return tuple(column for column in wanted if (column.name, column.target) in known)
 
 
 def pair_rows(
@@ -160,10 +165,11 @@ def _longest(comparison: Comparison, column: Column) -> float:
 def _pair(comparison: Comparison, figure: ComparedFigure | None, most: float) -> Pair | None:
     if figure is None:
         return None
-    values = (figure.before, figure.after)
+    mixed = None not in (figure.before_kind, figure.after_kind) and figure.before_kind != figure.after_kind
     return Pair(
-        texts=(format_figure(values[0], figure.unit), format_figure(values[1], figure.unit)),
-        shares=(_share(values[0], most), _share(values[1], most)),
+        texts=figure.texts,
+        # bars of two kinds of number side by side would be a comparison that nobody can make
+        shares=(0.0, 0.0) if mixed else (_share(figure.before, most), _share(figure.after, most)),
         ahead={"worse": 0, "better": 1}.get(figure.standing),
         word=f"{figure.title}: {figure.change}, {comparison.word(figure.standing)}".replace(": ,", ":"),
     )

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from edgekit.budget.figures import format_figure, profile_on, targets_of
 from edgekit.records import (
     DelegateCoverage,
+    EmulatedProfile,
+    LatencyEstimateMs,
     LatencyMs,
     LayerError,
     Manifest,
-    MeasuredProfile,
     OutputParity,
     PrecisionAudit,
+    Profile,
 )
-from edgekit.units import format_size
+from edgekit.units import format_count, format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,78 @@ def latency_figures(latency: LatencyMs) -> tuple[tuple[str, str], ...]:
     if latency.init_cold is not None:
         named.append(("load, cold", latency.init_cold))
     return tuple((name, format_figure(value, "ms")) for name, value in named)
+
+
+def estimate_figures(latency: LatencyEstimateMs) -> tuple[tuple[str, str], ...]:
+    """Return an estimate and its band by name, as text."""
+    high = "nobody can say" if latency.high is None else format_figure(latency.high, "ms")
+    return (
+        ("p50, estimated", format_figure(latency.median, "ms")),
+        ("band, from", format_figure(latency.low, "ms")),
+        ("band, to", high),
+    )
+
+
+def profile_figures(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """Return every figure of a profile by name, as text: times, then counts, then memory."""
+    if not isinstance(profile, EmulatedProfile):
+        memory = profile.memory_bytes
+        return (
+            *latency_figures(profile.latency_ms),
+            ("memory, loaded", format_size(memory.init)),
+            ("memory, peak", format_size(memory.peak)),
+        )
+    return (
+        *(estimate_figures(profile.latency_ms) if profile.latency_ms is not None else ()),
+        *_count_figures(profile),
+        *_guest_memory(profile),
+    )
+
+
+def _count_figures(profile: EmulatedProfile) -> list[tuple[str, str]]:
+    named = [("instructions", format_count(profile.instructions))]
+    if profile.cycles is not None:
+        named.append(("cycles, modelled", format_count(profile.cycles)))
+    named += [(f"· {group.replace('_', ' ')}", format_count(count)) for group, count in _largest(profile.counts.groups)]
+    named += [
+        ("bytes loaded", format_size(profile.counts.load_bytes)),
+        ("bytes stored", format_size(profile.counts.store_bytes)),
+        ("instructions of loading", format_count(profile.load_instructions)),
+    ]
+    return named
+
+
+def _largest(groups: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(((group, count) for group, count in groups.items() if count), key=lambda item: -item[1])
+
+
+def _guest_memory(profile: EmulatedProfile) -> list[tuple[str, str]]:
+    memory = profile.memory_bytes
+    named = [("memory, loaded", memory.init), ("memory, peak", memory.peak), ("memory, arena", memory.arena)]
+    return [(name, format_size(size)) for name, size in named if size is not None]
+
+
+def group_bars(profile: EmulatedProfile) -> tuple[tuple[str, float, str], ...]:
+    """Return the share of each class of instruction, largest first: name, share (0 to 1), exact count."""
+    total = profile.counts.total or 1
+    return tuple(
+        (group.replace("_", " "), count / total, format_count(count))
+        for group, count in _largest(profile.counts.groups)
+    )
+
+
+def how_profiled(profile: Profile) -> str:
+    """Say in one line what ran an artifact and how."""
+    config, runtime = profile.config, profile.runtime
+    delegates = f" with {', '.join(runtime.delegates)}" if runtime.delegates else ""
+    threads = f"{config.num_threads} thread{'' if config.num_threads == 1 else 's'}"
+    where = profile.machine.get("cpu", "unknown processor")
+    if not isinstance(profile, EmulatedProfile):
+        how = f"{config.num_runs} runs after {config.warmup_runs} to warm up"
+    else:
+        modelled = "no time" if profile.model == "counts" else f"time from the {profile.model} model"
+        how = f"one inference counted after {config.warmup_runs} to warm up, {modelled}"
+    return f"{runtime.name} {runtime.version}{delegates}; {how}, {threads}; {where}"
 
 
 def parity_cells(found: OutputParity) -> tuple[str, ...]:
@@ -104,7 +178,7 @@ def machines(manifest: Manifest) -> tuple[tuple[str, tuple[tuple[str, str], ...]
     found = {}
     for target in targets_of(manifest.artifacts):
         for report in manifest.artifacts:
-            profile: MeasuredProfile | None = profile_on(report, target)
+            profile = profile_on(report, target)
             if profile is not None:
                 found[target] = tuple(sorted(profile.machine.items()))
                 break

@@ -8,7 +8,16 @@ from math import isfinite
 
 from markupsafe import Markup
 
-from edgekit.budget.figures import FIGURES, FigureKind, format_figure, targets_of
+from edgekit.budget.figures import (
+    FIGURES,
+    Figure,
+    FigureKind,
+    format_figure,
+    format_with_band,
+    kinds_on,
+    place_text,
+    targets_of,
+)
 from edgekit.records import ArtifactReport, EpochMetrics, LatencyMs, Manifest, TrainingReport, WeightHistogram
 from edgekit.report import plots
 from edgekit.report.overview import standing_of
@@ -36,7 +45,9 @@ def trade_offs(manifest: Manifest) -> tuple[Plot, ...]:
     quality = "accuracy" if has_accuracy else "sqnr_db"
     pairs: list[tuple[str, str, str | None]] = [("size", quality, None)]
     for target in targets_of(manifest.artifacts):
-        pairs += [("latency_p50", quality, target), ("size", "latency_p50", target)]
+        timed = any(FIGURES["latency_p50"].read(report, target).value is not None for report in manifest.artifacts)
+        cost = "latency_p50" if timed else "instructions"
+        pairs += [(cost, quality, target), ("size", cost, target)]
     drawn = (_trade_off(manifest.artifacts, *pair) for pair in pairs)
     return tuple(plot for plot in drawn if plot.svg)
 
@@ -44,6 +55,7 @@ def trade_offs(manifest: Manifest) -> tuple[Plot, ...]:
 def _trade_off(reports: Sequence[ArtifactReport], x_name: str, y_name: str, target: str | None) -> Plot:
     x_kind, y_kind = FIGURES[x_name], FIGURES[y_name]
     points, left_out = [], []
+    place = place_text(target, kinds_on(reports, target))
     for report in reports:
         x, y = x_kind.read(report, target), y_kind.read(report, target)
         if x.value is None or y.value is None:
@@ -55,23 +67,27 @@ def _trade_off(reports: Sequence[ArtifactReport], x_name: str, y_name: str, targ
                 x=x.value,
                 y=y.value,
                 label=precision,
-                tip=f"{report.id}: {format_figure(x.value, x_kind.unit)}, {format_figure(y.value, y_kind.unit)}",
+                tip=f"{report.id}: {_tip(x, x_kind)}, {_tip(y, y_kind)}",
                 series=series_of(format_name),
                 broken=standing_of(report) in ("fail", "error"),
             )
         )
     svg = plots.scatter(
         points,
-        _axis(x_kind, target, [point.x for point in points]),
-        _axis(y_kind, target, [point.y for point in points]),
+        _axis(x_kind, place, [point.x for point in points]),
+        _axis(y_kind, place, [point.y for point in points]),
         higher_is_better=y_kind.direction == "min",
     )
-    title = f"{y_kind.title} against {x_kind.title}" + (f" on {target}" if target else "")
+    title = f"{y_kind.title} against {x_kind.title}" + (f" on {place}" if place else "")
     return Plot(title=title[0].upper() + title[1:], svg=svg, left_out=tuple(left_out))
 
 
-def _axis(kind: FigureKind, target: str | None, values: Sequence[float]) -> plots.Axis:
-    title = f"{kind.title} on {target}" if target and kind.per_target else kind.title
+def _tip(figure: Figure, kind: FigureKind) -> str:
+    return format_with_band(figure.value, kind.unit, figure.band)
+
+
+def _axis(kind: FigureKind, place: str, values: Sequence[float]) -> plots.Axis:
+    title = f"{kind.title} on {place}" if place and kind.per_target else kind.title
     largest = max(values, default=0.0)
     unit = next((1024.0**power for power in (3, 2, 1) if largest >= 1024**power), 1.0) if kind.unit == "bytes" else 1.0
     return plots.Axis(title=title, text=_tick(kind.unit), unit=unit, most=_most(kind.unit))
@@ -86,6 +102,8 @@ def _tick(unit: str) -> plots.TickText:
         return lambda value: f"{value * 100:.4g} %"
     if unit == "bytes":
         return lambda value: format_size(value).replace(".0 ", " ")
+    if unit == "instructions":
+        return lambda value: f"{value / 1e6:.3g} M"
     return lambda value: "0" if value == 0 else format_figure(value, unit)
 
 

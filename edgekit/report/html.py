@@ -8,11 +8,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from edgekit.budget.figures import format_figure, targets_of
+from edgekit.budget.figures import format_figure
 from edgekit.records import Manifest, Operator, TensorSpec
 from edgekit.report import details, drawings, overview
 from edgekit.report.compare import compare_builds, training_rate
-from edgekit.units import format_duration_ms, format_size
+from edgekit.units import format_count, format_duration_ms, format_size
 
 OPERATORS_SHOWN = 600
 """Rows of one operator table; more would make the page too heavy for a phone. The manifest holds them all."""
@@ -36,7 +36,9 @@ def render_report(manifest: Manifest, *, compare_with: Manifest | None = None) -
         manifest=manifest,
         banner=overview.banner(manifest),
         rows=overview.summary_rows(manifest, compare_with),
-        targets=targets_of(manifest.artifacts),
+        columns=overview.headline_times(manifest.artifacts),
+        bands=overview.bands_told(manifest.artifacts),
+        kinds=overview.kinds_of(manifest.artifacts),
         verdicts=overview.verdict_rows(manifest),
         trade_offs=drawings.trade_offs(manifest),
         training_plots=drawings.training_plots(manifest.training) if manifest.training else (),
@@ -65,6 +67,7 @@ def page_environment() -> Environment:
         "size": format_size,
         "size_exact": details.size_text,
         "duration": format_duration_ms,
+        "exact": format_count,
         "tensor": _tensor_text,
         "quantization": _quantization_text,
         "count": _count_text,
@@ -72,7 +75,9 @@ def page_environment() -> Environment:
     environment.globals |= {
         "audit_bars": details.audit_bars,
         "coverage_bars": details.coverage_bars,
-        "latency_figures": details.latency_figures,
+        "profile_figures": details.profile_figures,
+        "how_profiled": details.how_profiled,
+        "group_bars": details.group_bars,
         "latency_plot": drawings.latency_plot,
         "parity_cells": details.parity_cells,
         "series_of": drawings.series_of,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.budget.check import standing_verdicts
-from edgekit.budget.figures import FIGURES, format_change, format_figure, targets_of
+from edgekit.budget.figures import FIGURES, format_change, format_with_band, kinds_on, place_text, targets_of
 from edgekit.budget.limits import is_broken
-from edgekit.budget.markdown import limit_text, margin
-from edgekit.records import ArtifactReport, Manifest, Verdict
+from edgekit.budget.markdown import limit_text, margin, value_text
+from edgekit.records import ArtifactReport, EmulatedProfile, Manifest, ProfileKind, Verdict
 
 Standing = Literal["pass", "fail", "not run", "error"]
 STANDING_WORDS = {"pass": "pass", "fail": "fail", "not run": "not run", "error": "failed"}
@@ -27,8 +28,60 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeColumn:
+    """A column of the summary that belongs to a target, and to one kind of number."""
+
+    figure: str
+    target: str
+    kind: ProfileKind
+
+    @property
+    def heading(self) -> tuple[str, str]:
+        """What it is, and where: ``("p50", "host (measured)")``."""
+        title = {"latency_p50": "p50", "latency_p95": "p95"}.get(self.figure, self.figure)
+        return title, place_text(self.target, [self.kind])
+
+
+HEADLINES_BY_KIND: dict[ProfileKind, tuple[str, ...]] = {
+    "measured": ("latency_p50", "latency_p95"),
+    "emulated": ("latency_p50", "instructions"),
+}
+
+
+def headline_times(reports: Sequence[ArtifactReport]) -> tuple[TimeColumn, ...]:
+    """Return the columns that the targets of a build have, by the kind of number that each gives."""
+    return tuple(
+        TimeColumn(figure=figure, target=target, kind=kind)
+        for target in targets_of(reports)
+        for kind in kinds_on(reports, target)
+        for figure in HEADLINES_BY_KIND[kind]
+        if figure == "instructions" or _is_known(reports, figure, target)
+    )
+
+
+def _is_known(reports: Sequence[ArtifactReport], figure: str, target: str) -> bool:
+    return any(FIGURES[figure].read(report, target).value is not None for report in reports)
+
+
+def bands_told(reports: Iterable[ArtifactReport]) -> tuple[tuple[str, str], ...]:
+    """Return ``(target, what its error bands rest on)``, each once."""
+    profiles = (profile for report in reports for profile in report.profiles)
+    told = {
+        (place_text(profile.target, [profile.kind]), profile.latency_ms.basis): None
+        for profile in profiles
+        if isinstance(profile, EmulatedProfile) and profile.latency_ms is not None
+    }
+    return tuple(told)
+
+
+def kinds_of(reports: Iterable[ArtifactReport]) -> tuple[ProfileKind, ...]:
+    """Return which kinds of number a build holds, in the order in which they appear."""
+    return tuple(dict.fromkeys(profile.kind for report in reports for profile in report.profiles))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryRow:
-    """One artifact in the summary. ``times`` holds (p50, p95) for each target of the build."""
+    """One artifact in the summary. ``times`` holds a cell for each column of :func:`headline_times`."""
 
     id: str
     anchor: str
@@ -39,7 +92,7 @@ class SummaryRow:
     drop: Cell
     sqnr: Cell
     delegated: Cell
-    times: tuple[tuple[Cell, Cell], ...]
+    times: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +101,7 @@ class VerdictRow:
 
     verdict: Verdict
     broken: bool
+    place: str
     value: str
     limit: str
     margin: str
@@ -75,7 +129,8 @@ def verdict_rows(manifest: Manifest) -> tuple[VerdictRow, ...]:
         VerdictRow(
             verdict=verdict,
             broken=is_broken(verdict),
-            value=format_figure(verdict.value, verdict.unit),
+            place=place_text(verdict.target, [verdict.kind]),
+            value=value_text(verdict),
             limit=limit_text(verdict),
             margin=margin(verdict),
         )
@@ -121,7 +176,7 @@ def _count(number: int, noun: str) -> str:
 def summary_rows(manifest: Manifest, other: Manifest | None) -> tuple[SummaryRow, ...]:
     """Return the summary, with changes against another build where one is given."""
     before = {report.id: report for report in other.artifacts} if other else {}
-    targets = targets_of(manifest.artifacts)
+    columns = headline_times(manifest.artifacts)
 
     def row(index: int, report: ArtifactReport) -> SummaryRow:
         def cell(name: str, target: str | None = None) -> Cell:
@@ -137,7 +192,7 @@ def summary_rows(manifest: Manifest, other: Manifest | None) -> tuple[SummaryRow
             drop=cell("accuracy_drop"),
             sqnr=cell("sqnr_db"),
             delegated=cell("delegated"),
-            times=tuple((cell("latency_p50", target), cell("latency_p95", target)) for target in targets),
+            times=tuple(cell(column.figure, column.target) for column in columns),
         )
 
     return tuple(row(index, report) for index, report in enumerate(manifest.artifacts))
@@ -146,13 +201,14 @@ def summary_rows(manifest: Manifest, other: Manifest | None) -> tuple[SummaryRow
 def _cell(name: str, report: ArtifactReport, before: ArtifactReport | None, target: str | None) -> Cell:
     kind = FIGURES[name]
     figure = kind.read(report, target)
-    old = kind.read(before, target).value if before else None
+    earlier = kind.read(before, target) if before else None
+    old = earlier.value if earlier is not None and earlier.kind == figure.kind else None
     change, better = "", None
     if figure.value is not None and old is not None and figure.value != old:
         change = format_change(figure.value - old, old, kind.unit)
         better = (figure.value < old) == (kind.direction == "max")
     return Cell(
-        text=format_figure(figure.value, kind.unit),
+        text=format_with_band(figure.value, kind.unit, figure.band),
         change=change,
         better=better,
         missing=figure.missing,

@@ -18,11 +18,21 @@ from edgekit.targets.kinds import target_spec
 from edgekit.targets.schema import Device, DeviceListing, Diagnosis
 
 
-def device_folders() -> tuple[tuple[str, Path], ...]:
-    """Return where device files are looked for, ``(origin, folder)`` in order of precedence."""
+def packaged_targets() -> Path:
+    """Return the folder that comes with edgekit: device files, core tables and the sources of guest programs."""
     package = Path(edgekit.__file__).parent
     installed, checkout = package / "_targets", package.parent / "targets"
-    packaged = installed if installed.is_dir() else checkout
+    return installed if installed.is_dir() else checkout
+
+
+def core_names() -> tuple[str, ...]:
+    """Return the processor cores that there is a table for (``cores/<name>.yaml``), by name."""
+    return tuple(sorted(path.stem for path in (packaged_targets() / "cores").glob("*.yaml")))
+
+
+def device_folders() -> tuple[tuple[str, Path], ...]:
+    """Return where device files are looked for, ``(origin, folder)`` in order of precedence."""
+    packaged = packaged_targets()
     user = platformdirs.user_config_path("edgekit", appauthor=False) / "targets"
     project = Path.cwd() / "targets"
     own = (("project", project), ("user", user))
@@ -119,6 +129,8 @@ def _describe(error: ValidationError, model: type[Device]) -> str:
             lines.append(f"unknown key {place!r}. {nearest(place, model.model_fields)}")
         elif problem["type"] == "missing":
             lines.append(f"missing key {place!r}")
+        elif problem["type"] == "value_error":  # our own words, which say what was received
+            lines.append(f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"]))
         else:
             lines.append(f"{place}: {problem['msg']}; received {problem['input']!r}")
     return "; ".join(lines)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgekit.records import FormatName, ProfileConfig
+from edgekit.records import FormatName, ModelLayer, ProfileConfig
 
 
 class Device(BaseModel):
@@ -74,6 +74,9 @@ class ProfileRequest:
         device: The device file, as ``Device.model_dump(mode="json")``; each kind reads it with its own model.
         config: Runs, warm-up, threads, seed.
         work_dir: Scratch folder.
+        model: How an emulated target turns counts into time; a target with a clock takes no notice.
+        inspect: ``module:function`` of the format, by which operators of the runtime are brought back to layers of
+            the model; None: they keep the runtime's names.
     """
 
     artifact: Path
@@ -84,3 +87,5 @@ class ProfileRequest:
     device: dict[str, Any]
     config: ProfileConfig
     work_dir: Path
+    model: ModelLayer = "static"
+    inspect: str | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from edgekit.budget.figures import FIGURES
 from edgekit.contracts import load_entry
-from edgekit.errors import ArtifactError, TargetError
+from edgekit.errors import ArtifactError, TargetError, UnsupportedError
 from edgekit.process import run_child
-from edgekit.records import MeasuredProfile, from_json, to_json
+from edgekit.recipe.schema import Budget
+from edgekit.records import ArtifactReport, EmulatedProfile, MeasuredProfile, Profile, from_json, to_json
 from edgekit.targets import Device, Diagnosis, ProfileRequest, load_device, target_spec
 
 
@@ -59,12 +63,57 @@ class TargetContract:
         assert diagnosis.device == device.name
         assert diagnosis.usable or diagnosis.problems
 
-    def test_profile_is_whole_when_run_in_a_child(self, request_for: ProfileRequest, tmp_path: Path) -> None:
+    def test_figures_that_the_kind_promises_are_figures_that_budgets_know(self) -> None:
         spec = target_spec(self.kind, place="test")
-        profile = run_child(spec.profile, request_for, MeasuredProfile, stage="profile", log=tmp_path / "profile.log")
-        latency = profile.latency_ms
+        assert set(spec.figures) <= {name for name, figure in FIGURES.items() if figure.per_target}
+        assert set(spec.figures) <= set(Budget.model_fields)
+
+    def test_what_decides_a_profile_is_the_same_when_asked_twice(self, device_file: Path) -> None:
+        spec = target_spec(self.kind, place="test")
+        if spec.reads is not None:
+            device = load_device(device_file)
+            reads = [json.dumps(load_entry(spec.reads)(device), sort_keys=True) for _ in range(2)]
+            assert reads[0] == reads[1]
+
+    def test_profile_is_whole_when_run_in_a_child(self, request_for: ProfileRequest, tmp_path: Path) -> None:
+        profile = self.profiled(request_for, tmp_path)
         assert profile.artifact == request_for.artifact_id
         assert profile.target == request_for.device["name"]
+        assert profile.machine
+        assert profile.runtime.name
+        assert profile.runtime.version
+        spec = target_spec(self.kind, place="test")
+        report = ArtifactReport(id=profile.artifact, artifact=None, profiles=(profile,))
+        for name in spec.figures:
+            assert FIGURES[name].read(report, profile.target).value is not None
+        assert from_json(type(profile), to_json(profile)) == profile
+        assert from_json(ArtifactReport, to_json(report)) == report
+        self.check_figures(profile, request_for)
+
+    def profiled(self, request_for: ProfileRequest, tmp_path: Path) -> Profile:
+        """Profile in a child, as the pipeline does."""
+        spec = target_spec(self.kind, place="test")
+        return run_child(spec.profile, request_for, spec.result, stage="profile", log=tmp_path / "profile.log")
+
+    def check_figures(self, profile: Profile, request_for: ProfileRequest) -> None:
+        """Hold the figures of one kind of number to what they must keep among themselves."""
+        raise NotImplementedError
+
+    def test_profile_error_names_the_file_when_the_artifact_is_missing(
+        self, request_for: ProfileRequest, tmp_path: Path
+    ) -> None:
+        request_for.artifact.unlink()
+        spec = target_spec(self.kind, place="test")
+        with pytest.raises(ArtifactError, match=str(request_for.artifact)):
+            run_child(spec.profile, request_for, spec.result, stage="profile", log=tmp_path / "profile.log")
+
+
+class MeasuredTargetContract(TargetContract):
+    """Suite for a kind that is timed by a clock."""
+
+    def check_figures(self, profile: Profile, request_for: ProfileRequest) -> None:
+        assert isinstance(profile, MeasuredProfile)
+        latency = profile.latency_ms
         assert profile.config == request_for.config
         assert len(latency.samples) == request_for.config.num_runs
         assert (
@@ -74,13 +123,36 @@ class TargetContract:
         assert latency.init > 0
         assert latency.first > 0
         assert 0 <= profile.memory_bytes.init <= profile.memory_bytes.peak
-        assert profile.machine
-        assert from_json(MeasuredProfile, to_json(profile)) == profile
 
-    def test_profile_error_names_the_file_when_the_artifact_is_missing(
+
+class EmulatedTargetContract(TargetContract):
+    """Suite for a kind that counts under emulation and models the time."""
+
+    def check_figures(self, profile: Profile, request_for: ProfileRequest) -> None:
+        assert isinstance(profile, EmulatedProfile)
+        assert profile.instructions == profile.counts.total > 0
+        assert profile.load_instructions > 0
+        assert sum(operator.instructions for operator in profile.operators) <= profile.instructions
+        assert all(operator.instructions == operator.counts.total for operator in profile.operators)
+        assert profile.memory_bytes.peak > 0
+        latency = profile.latency_ms
+        assert latency is not None
+        assert 0 < latency.low <= latency.median
+        assert latency.high is None or latency.median <= latency.high
+        assert latency.basis
+        assert profile.cycles is not None
+        assert profile.cycles > 0
+        assert profile.parity is not None
+        assert profile.parity.versus_host
+
+    def test_counts_are_the_same_when_taken_twice(self, request_for: ProfileRequest, tmp_path: Path) -> None:
+        first = self.profiled(request_for, tmp_path)
+        again = self.profiled(replace(request_for, work_dir=tmp_path / "elsewhere"), tmp_path)
+        assert first == again
+
+    def test_profile_is_refused_when_several_threads_are_asked_for(
         self, request_for: ProfileRequest, tmp_path: Path
     ) -> None:
-        request_for.artifact.unlink()
-        spec = target_spec(self.kind, place="test")
-        with pytest.raises(ArtifactError, match=str(request_for.artifact)):
-            run_child(spec.profile, request_for, MeasuredProfile, stage="profile", log=tmp_path / "profile.log")
+        several = replace(request_for, config=replace(request_for.config, num_threads=2))
+        with pytest.raises(UnsupportedError, match="num_threads"):
+            self.profiled(several, tmp_path)

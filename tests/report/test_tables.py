@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sample_builds
+import sample_emulated
 from rich.console import Console, RenderableType
 
 from edgekit.budget import check
@@ -16,11 +17,13 @@ from edgekit.doctor import BackendFact, DoctorReport, ExtraFact, PackageFact
 from edgekit.records import Operator, Parity
 from edgekit.report import tables
 from edgekit.report.compare import compare_builds
+from edgekit.targets.emulated.setup import Piece
 from edgekit.targets.schema import Device, DeviceListing, Diagnosis
 
 GOLDEN = Path(__file__).parent / "golden"
 BUILD = sample_builds.manifest()
 NEXT = replace(BUILD, name="next", artifacts=BUILD.artifacts[:3])
+EMULATED = sample_emulated.manifest()
 ARTIFACT = sample_builds.find(BUILD, "tflite/int8")
 
 
@@ -106,6 +109,10 @@ def doctor() -> RenderableType:
                 ),
             ),
             tools={"adb": None, "xcrun": "/usr/bin/xcrun"},
+            emulation=(
+                Piece(name="qemu-aarch64", found="7.2.22 /usr/bin/qemu-aarch64", ready=True),
+                Piece(name="litert runner", problem="not compiled", ready=False, needed=False),
+            ),
             devices=(Diagnosis(device="host", usable=True, facts={}),),
             problems=("extra 'onnx' is not whole",),
         )
@@ -115,6 +122,10 @@ def doctor() -> RenderableType:
 RENDERED: dict[str, Callable[[], RenderableType]] = {
     "summary": lambda: tables.summary_table(BUILD),
     "verdicts_against_baseline": lambda: tables.verdict_table(check(NEXT, budgets=[], baseline=BUILD).verdicts),
+    "summary_emulated": lambda: tables.summary_table(EMULATED),
+    "compare_emulated": lambda: tables.compare_table(
+        compare_builds(EMULATED, sample_emulated.manifest(instructions=1_500_000))
+    ),
     "verdicts": lambda: tables.verdict_table(check(BUILD).verdicts),
     "parity": parities,
     "plan": plan,
@@ -126,6 +137,8 @@ RENDERED: dict[str, Callable[[], RenderableType]] = {
     "operators": lambda: tables.operator_table(sample_builds.operators("int8")),
     "audit": audit,
     "profile": lambda: tables.profile_table(ARTIFACT.profiles),
+    "profile_emulated": lambda: tables.profile_table([sample_emulated.profile("tflite/int8")]),
+    "emulated_operators": lambda: tables.emulated_operator_table(sample_emulated.profile("tflite/int8").operators),
     "operator_times": lambda: tables.operator_time_table(ARTIFACT.profiles[0].operators),
     "output_parity": lambda: tables.output_parity_table(ARTIFACT.parity.versus_source if ARTIFACT.parity else ()),
     "artifacts_compared": artifacts_compared,

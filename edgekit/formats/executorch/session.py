@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from edgekit.contracts import ClosesOnExit
+from edgekit.data.feeding import fit_inputs
 from edgekit.errors import DataError, ToolError, UnsupportedError
 from edgekit.formats.executorch.container import PteFile, read_pte, refusing_damage
 from edgekit.formats.executorch.inspect import tensor_specs
 from edgekit.formats.executorch.runtime import POOL, quiet_native, runtime
-from edgekit.formats.feeding import fit_inputs
 from edgekit.records import OperatorTime, RuntimeInfo
 
 Array = NDArray[np.generic]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edgekit.contracts import ClosesOnExit
+from edgekit.data.feeding import fit_inputs
 from edgekit.errors import ToolError
-from edgekit.formats.feeding import fit_inputs
 from edgekit.formats.onnx.model_file import read_model, specs_of
 from edgekit.records import OperatorTime, RuntimeInfo, TensorSpec
 

@@ -13,8 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from edgekit.contracts import ClosesOnExit
+from edgekit.data.feeding import fit_inputs, read_output
 from edgekit.errors import ToolError
-from edgekit.formats.feeding import fit_inputs, read_output
 from edgekit.formats.tflite import profiler
 from edgekit.formats.tflite.operators import list_operators
 from edgekit.program.tflite import flatbuffer

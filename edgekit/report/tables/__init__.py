@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgekit.report.tables.artifact import (
     artifact_comparison_table,
     audit_table,
+    emulated_operator_table,
     operator_table,
     operator_time_table,
     output_parity_table,
@@ -21,14 +22,16 @@ from edgekit.report.tables.build import (
     summary_table,
     verdict_table,
 )
-from edgekit.report.tables.machine import diagnosis_table, doctor_table, targets_table
+from edgekit.report.tables.machine import calibration_table, diagnosis_table, doctor_table, targets_table
 
 __all__ = [
     "artifact_comparison_table",
     "audit_table",
+    "calibration_table",
     "compare_table",
     "diagnosis_table",
     "doctor_table",
+    "emulated_operator_table",
     "facts_table",
     "operator_table",
     "operator_time_table",

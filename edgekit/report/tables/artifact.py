@@ -8,10 +8,19 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgekit.budget.figures import format_figure
-from edgekit.records import DelegateCoverage, MeasuredProfile, Operator, OperatorTime, OutputParity, PrecisionAudit
-from edgekit.report.details import audit_bars, coverage_bars, latency_figures
+from edgekit.records import (
+    DelegateCoverage,
+    EmulatedOperator,
+    EmulatedProfile,
+    Operator,
+    OperatorTime,
+    OutputParity,
+    PrecisionAudit,
+    Profile,
+)
+from edgekit.report.details import audit_bars, coverage_bars, how_profiled, profile_figures
 from edgekit.report.tables.cells import frame, row, standing
-from edgekit.units import format_size
+from edgekit.units import format_count, format_size
 
 
 def operator_table(operators: Sequence[Operator]) -> RenderableType:
@@ -60,32 +69,39 @@ def audit_table(audit: PrecisionAudit, coverage: DelegateCoverage | None) -> Ren
     return Group(table, *lines)
 
 
-def profile_table(profiles: Iterable[MeasuredProfile]) -> RenderableType:
-    """One column a profile: every latency and memory figure, with what ran it and how."""
+def profile_table(profiles: Iterable[Profile]) -> RenderableType:
+    """One column a profile: every figure of times, counts and memory, with what ran it and how."""
     shown = list(profiles)
     table = frame(["figure", *(_heading(profile) for profile in shown)], [_heading(profile) for profile in shown])
-    figures = [dict(latency_figures(profile.latency_ms)) for profile in shown]
+    figures = [dict(profile_figures(profile)) for profile in shown]
     for name in dict.fromkeys(name for column in figures for name in column):
         row(table, name, *(column.get(name, "–") for column in figures))
-    row(table, "memory, loaded", *(format_size(profile.memory_bytes.init) for profile in shown))
-    row(table, "memory, peak", *(format_size(profile.memory_bytes.peak) for profile in shown))
-    notes = [Text(f"{_heading(profile)}: {_how(profile)}") for profile in shown]
+    notes = [Text(f"{_heading(profile)}: {how_profiled(profile)}") for profile in shown]
+    notes += [
+        Text(line) for profile in shown if isinstance(profile, EmulatedProfile) for line in emulated_lines(profile)
+    ]
     notes += [Text(f"note: {note}") for profile in shown for note in profile.notes]
     return Group(table, *notes)
 
 
-def _heading(profile: MeasuredProfile) -> str:
+def emulated_lines(profile: EmulatedProfile) -> tuple[str, ...]:
+    """Say what the band of an estimate rests on, and whether the device's kernels compute what this machine's do."""
+    lines = []
+    if profile.latency_ms is not None:
+        lines.append(f"band: {profile.latency_ms.basis}")
+    parity = profile.parity
+    if parity is not None and parity.versus_host:
+        worst = min(parity.versus_host, key=lambda output: output.sqnr_db)
+        distance = "identical" if worst.max_abs_error == 0 else format_figure(worst.sqnr_db, "dB")
+        samples = f"{parity.samples} sample{'' if parity.samples == 1 else 's'}"
+        lines.append(f"outputs against this machine: {parity.status}, {distance} ({samples})")
+    if parity is not None and parity.reason:
+        lines.append(f"outputs: {parity.reason}")
+    return tuple(lines)
+
+
+def _heading(profile: Profile) -> str:
     return f"{profile.artifact} on {profile.target} ({profile.kind})"
-
-
-def _how(profile: MeasuredProfile) -> str:
-    config, runtime = profile.config, profile.runtime
-    delegates = f" with {', '.join(runtime.delegates)}" if runtime.delegates else ""
-    threads = f"{config.num_threads} thread{'' if config.num_threads == 1 else 's'}"
-    return (
-        f"{runtime.name} {runtime.version}{delegates}; {config.num_runs} runs after {config.warmup_runs} to warm up, "
-        f"{threads}; {profile.machine.get('cpu', 'unknown processor')}"
-    )
 
 
 def operator_time_table(operators: Iterable[OperatorTime]) -> RenderableType:
@@ -99,6 +115,24 @@ def operator_time_table(operators: Iterable[OperatorTime]) -> RenderableType:
             operator.type,
             format_figure(operator.time_ms, "ms"),
             format_figure(operator.share, "share"),
+            _delegated(operator.delegated, operator.reason),
+        )
+    return table
+
+
+def emulated_operator_table(operators: Iterable[EmulatedOperator]) -> RenderableType:
+    """One row an operator of the runtime on the guest, the largest share first: time, instructions, kernel."""
+    numbers = ("est. time", "share", "instructions")
+    table = frame(("operator", "type", *numbers, "kernel", "delegated"), numbers)
+    for operator in sorted(operators, key=lambda found: -found.share):
+        row(
+            table,
+            operator.name,
+            operator.type,
+            format_figure(operator.time_ms, "ms"),
+            format_figure(operator.share, "share"),
+            format_count(operator.instructions),
+            operator.kernel or "–",
             _delegated(operator.delegated, operator.reason),
         )
     return table

@@ -9,12 +9,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.budget.figures import FIGURES, format_figure, targets_of
+from edgekit.budget.figures import FIGURES, format_figure, format_with_band, place_text
 from edgekit.budget.limits import is_broken
-from edgekit.budget.markdown import limit_text, margin
+from edgekit.budget.markdown import limit_text, margin, value_text
 from edgekit.records import ArtifactReport, Manifest, Parity, Verdict
+from edgekit.report import overview
 from edgekit.report.compare import ComparedFigure, Comparison
-from edgekit.report.overview import standing_of
+from edgekit.report.overview import TimeColumn, headline_times, standing_of
 from edgekit.report.tables.cells import STYLES, frame, row, standing
 
 
@@ -51,26 +52,30 @@ class ArtifactParity(Protocol):
 
 
 def summary_table(manifest: Manifest) -> RenderableType:
-    """One row an artifact: status, size, accuracy, distance, delegated share, p50 and p95 on each target."""
-    targets = targets_of(manifest.artifacts)
-    times = [f"{percentile} {target}" for target in targets for percentile in ("p50", "p95")]
+    """One row an artifact: status, size, accuracy, distance, delegated share, and what each target says.
+
+    Measured targets have their p50 and p95, emulated ones an estimate with its band and the exact instructions.
+    """
+    columns = headline_times(manifest.artifacts)
+    times = [f"{title} {place}" for title, place in (column.heading for column in columns)]
     numbers = ["size", "accuracy", "drop", "SQNR", "steps", "delegated", *times]
     table = frame(["artifact", "status", *numbers], numbers, whole=("artifact", "status"))
     for report in manifest.artifacts:
-        row(table, report.id, standing(standing_of(report)), *_figures(report, targets))
-    return table
+        row(table, report.id, standing(standing_of(report)), *_figures(report, columns))
+    bases = overview.bands_told(manifest.artifacts)
+    return _with_lines(table, [f"band of {place}: {basis}" for place, basis in bases])
 
 
-def _figures(report: ArtifactReport, targets: Sequence[str]) -> Iterable[str]:
+def _figures(report: ArtifactReport, columns: Sequence[TimeColumn]) -> Iterable[str]:
     for name in ("size", "accuracy", "accuracy_drop", "sqnr_db", "max_steps", "delegated"):
         yield _text(report, name, None)
-    for target in targets:
-        yield _text(report, "latency_p50", target)
-        yield _text(report, "latency_p95", target)
+    for column in columns:
+        yield _text(report, column.figure, column.target)
 
 
 def _text(report: ArtifactReport, name: str, target: str | None) -> str:
-    return format_figure(FIGURES[name].read(report, target).value, FIGURES[name].unit)
+    figure = FIGURES[name].read(report, target)
+    return format_with_band(figure.value, FIGURES[name].unit, figure.band)
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> RenderableType:
@@ -92,15 +97,26 @@ def verdict_table(verdicts: Iterable[Verdict]) -> RenderableType:
             word,
             verdict.artifact,
             verdict.check,
-            verdict.target or "",
-            format_figure(verdict.value, verdict.unit),
+            place_text(verdict.target, [verdict.kind]),
+            value_text(verdict),
             limit_text(verdict),
             margin(verdict),
         )
     lines = [f"{v.artifact} {v.check}: {v.message}" for v in ordered if v.value is None and is_broken(v)]
+    lines += [f"{v.artifact} {v.check}: {detail}" for v in ordered for detail in shown_details(v)]
     if unchanged:
         lines.append(f"{unchanged} figures are exactly as in the baseline")
     return _with_lines(table, lines)
+
+
+DETAILS_SHOWN = 12
+"""Lines below a table on what stands behind one check."""
+
+
+def shown_details(verdict: Verdict) -> tuple[str, ...]:
+    """Return what stands behind a check, as many lines as a terminal has room for."""
+    more = len(verdict.details) - DETAILS_SHOWN
+    return (*verdict.details[:DETAILS_SHOWN], *([f"and {more} more"] if more > 0 else []))
 
 
 def _as_in_baseline(verdict: Verdict) -> bool:
@@ -182,9 +198,8 @@ def _compared_row(table: Table, name: str, figure: ComparedFigure, comparison: C
         table,
         name,
         figure.title,
-        figure.target or "",
-        format_figure(figure.before, figure.unit),
-        format_figure(figure.after, figure.unit),
+        figure.place,
+        *figure.texts,
         figure.change,
         _compared_word(comparison, figure.standing),
     )

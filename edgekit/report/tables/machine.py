@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgekit.report.tables.cells import frame, row
-from edgekit.units import format_size
+from edgekit.units import format_duration_ms, format_size
 
 if TYPE_CHECKING:
     from edgekit.doctor import DoctorReport, PackageFact
     from edgekit.targets.schema import DeviceListing, Diagnosis
+
+
+class StoredAnchor(Protocol):
+    """A measurement of a device beside the estimate."""
+
+    @property
+    def artifact(self) -> str:
+        """Name of the file."""
+
+    @property
+    def measured_ms(self) -> float:
+        """On the real device."""
+
+    @property
+    def estimated_ms(self) -> float:
+        """By the model alone."""
+
+
+class CalibratedLayer(Protocol):
+    """What the anchors of a device do to one layer of its model."""
+
+    @property
+    def model(self) -> str:
+        """``static`` or ``trace``."""
+
+    @property
+    def factor(self) -> float:
+        """Estimates are multiplied by it."""
+
+    @property
+    def anchors(self) -> Sequence[StoredAnchor]:
+        """What it rests on."""
 
 
 def targets_table(listings: Iterable[DeviceListing]) -> RenderableType:
@@ -55,10 +87,25 @@ def doctor_table(report: DoctorReport) -> RenderableType:
     others = frame(("tool or device", "here", "place"))
     for tool, place in report.tools.items():
         row(others, tool, _yes(place is not None), place or "")
+    for piece in report.emulation:
+        row(others, f"emulation: {piece.name}", _yes(piece.ready), piece.found)
     for device in report.devices:
         row(others, f"target {device.device}", _yes(device.usable), "")
     problems = (Text(f"problem: {problem}", style="yellow") for problem in report.problems)
     return Group(Text(f"edgekit {report.edgekit}"), machine, formats, extras, others, *problems)
+
+
+def calibration_table(layers: Iterable[CalibratedLayer]) -> RenderableType:
+    """One row an anchor: what was measured, what the model said, and the factor that all anchors of a layer give."""
+    numbers = ("measured", "estimated", "factor")
+    table = frame(("model", "artifact", *numbers), numbers)
+    for layer in layers:
+        for anchor in layer.anchors:
+            factor = f"{anchor.measured_ms / anchor.estimated_ms:.3f}"
+            times = (format_duration_ms(anchor.measured_ms), format_duration_ms(anchor.estimated_ms))
+            row(table, layer.model, anchor.artifact, *times, factor)
+        row(table, layer.model, Text("all (geometric mean)", style="bold"), "", "", f"{layer.factor:.3f}")
+    return table
 
 
 def _yes(value: bool) -> Text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from contracts.tiny_artifacts import tiny_artifact
 from contracts.tiny_programs import tiny_program
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -228,16 +228,15 @@ def test_damaged_file_is_inspected_or_refused_but_never_crashes(position: float,
         assert "broken.pte" in str(refused) or "XNNPACK graph" in str(refused)
 
 
-def test_operator_times_name_kernels_inside_the_delegate(tmp_path: Path) -> None:
-    program = tiny_program("cnn", "fp32")
-    path, _ = _lower(dataclasses.replace(program), tmp_path)
+def test_operator_times_name_kernels_inside_the_delegate() -> None:
+    path, program, _ = tiny_artifact("executorch", "cnn", "fp32")
     with np.load(program.reference) as reference, open_session(path, 1) as session:
         times = session.operator_times([reference["input_0"][:1]], 20)
     assert any(time.type.startswith("Convolution") and time.delegated for time in times)
 
 
-def test_session_is_refused_when_another_one_holds_the_thread_pool_at_another_size(tmp_path: Path) -> None:
-    path, _ = _lower(tiny_program("cnn", "fp32"), tmp_path)
+def test_session_is_refused_when_another_one_holds_the_thread_pool_at_another_size() -> None:
+    path, _, _ = tiny_artifact("executorch", "cnn", "fp32")
     with (
         open_session(path, 1),
         pytest.raises(UnsupportedError, match=r"2 threads beside one with 1.*Instead: the same"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from contracts.tiny_programs import CNN_MACS, cached_folder, folded_integers, tiny_program
+from contracts.tiny_artifacts import tiny_artifact
+from contracts.tiny_programs import CNN_MACS, folded_integers, tiny_program
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import ArtifactError, UnsupportedError
@@ -22,13 +22,8 @@ from edgekit.records import ExportRequest, Precision
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch, on copies
 
 
-@cache
-def artifact(model: str, precision: Precision, program_precision: Precision | None = None) -> Path:
-    folder = cached_folder() / "onnx-own" / f"{model}-{precision}"
-    program = tiny_program(model, program_precision or precision)
-    output = folder / "model.onnx"
-    export(ExportRequest(program=program, format="onnx", precision=precision, output=output, work_dir=folder / "w"))
-    return output
+def artifact(model: str, precision: Precision) -> Path:
+    return tiny_artifact("onnx", model, precision).path
 
 
 def weights(path: Path, *dtypes: int) -> list[list[int]]:
@@ -46,8 +41,8 @@ def test_artifact_holds_the_programs_own_integers(precision: Precision) -> None:
 
 def test_dense_layers_hold_the_programs_own_integers_when_dynamic() -> None:
     folded = [sorted(array.ravel().tolist()) for array in folded_integers(tiny_program("cnn", "int8-dynamic"))]
-    (head,) = weights(artifact("cnn", "int8-dynamic"), TensorProto.INT8)
-    assert head in folded
+    wide, head = weights(artifact("cnn", "int8-dynamic"), TensorProto.INT8)
+    assert wide in folded and head in folded
 
 
 def test_integer_kernels_run_when_the_program_is_int8() -> None:

@@ -8,7 +8,7 @@ import fake_sessions
 import numpy as np
 import psutil
 import pytest
-from contracts.target_contract import TargetContract
+from contracts.target_contract import MeasuredTargetContract
 
 from edgekit.errors import ArtifactError, StageCrashError, TargetError
 from edgekit.process import run_child
@@ -47,7 +47,7 @@ def request_for(device_file: Path, tmp_path: Path) -> ProfileRequest:
     )
 
 
-class TestHostContract(TargetContract):
+class TestHostContract(MeasuredTargetContract):
     kind = "host"
 
     @pytest.fixture

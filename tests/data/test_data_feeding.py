@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.ao.quantization.fx import _decomposed as _registers  # noqa: F401 - quantized_decomposed operators
 
+from edgekit.data.feeding import dequantize, fit_inputs, quantize, read_output
 from edgekit.errors import DataError
-from edgekit.formats.feeding import dequantize, fit_inputs, quantize, read_output
 from edgekit.program.grid import on_grid
 from edgekit.records import Quantization, TensorSpec
 
