@@ -46,8 +46,9 @@ def test_report_tells_formats_that_cannot_export_or_run(requirements: None) -> N
     assert backends["tflite", "xnnpack"].reason == "pip install 'edgekit[tflite]'"
     if sys.platform != "darwin":
         assert backends["coreml", "default"].exports
-        assert not backends["coreml", "default"].runs
-        assert backends["coreml", "default"].reason
+        assert backends["coreml", "default"].runs  # with the reference evaluator
+        assert not backends["executorch", "coreml"].runs
+        assert backends["executorch", "coreml"].reason
 
 
 def test_report_is_whole_and_survives_json() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ArtifactError
+from edgekit.formats.coreml.neural_network import read_neural_network, refuse
 from edgekit.formats.light_imports import import_coremltools
 
 MODEL = Path("Data/com.apple.CoreML/model.mlmodel")
@@ -82,6 +83,7 @@ def read_package(path: Path) -> Any:
 
     Raises:
         ArtifactError: The folder or one of its files is missing, damaged, truncated or not an ML program.
+        UnsupportedError: It is a ``neuralnetwork``; the message reports it.
     """
     again = "Export or copy it again"
     if not path.is_dir():
@@ -101,6 +103,9 @@ def read_package(path: Path) -> Any:
         specification.ParseFromString(data)
     except DecodeError as error:
         raise ArtifactError(f"the model of {str(path)!r} is truncated or damaged: {error}. {again}") from error
+    network = read_neural_network(specification)
+    if network is not None:
+        raise refuse(network, path.name)
     if specification.specificationVersion < _MLPROGRAM_SPECIFICATION or not specification.HasField("mlProgram"):
         raise ArtifactError(
             f"expected an ML program (specification {_MLPROGRAM_SPECIFICATION} or newer) in {str(path)!r}; received "

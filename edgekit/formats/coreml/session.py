@@ -1,4 +1,7 @@
-"""Run a ``.mlpackage`` with Core ML, on macOS. Written from coremltools' documentation, not run: no Mac was at hand."""
+"""Run a ``.mlpackage``: with Core ML on macOS, elsewhere with the reference evaluator.
+
+``CoremlSession`` is written from coremltools' documentation and has not been run: no Mac was at hand.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit import __version__
 from edgekit.contracts import ClosesOnExit, Session
+from edgekit.data.feeding import fit_inputs
 from edgekit.errors import ToolError, UnsupportedError
 from edgekit.formats.coreml.inspect import inspect
-from edgekit.formats.feeding import fit_inputs
 from edgekit.formats.light_imports import import_coremltools
-from edgekit.records import OperatorTime, RuntimeInfo
+from edgekit.records import OperatorTime, RuntimeInfo, TensorSpec
 
 Array = NDArray[np.generic]
+
+
+def _feed(specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> dict[str, Array]:
+    """Name the inputs and make them fit; the package takes booleans as floats."""
+    real = [array.astype(np.float32) if np.asarray(array).dtype == bool else array for array in inputs]
+    return {spec.name: array for spec, array in zip(specs, fit_inputs(specs, real), strict=True)}
 
 
 class CoremlSession(ClosesOnExit):
@@ -41,14 +51,14 @@ class CoremlSession(ClosesOnExit):
     def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Run once; see ``Session.run``."""
         try:
-            found = self._model.predict(self._feed(inputs))
+            found = self._model.predict(_feed(self.inputs, inputs))
         except RuntimeError as error:
             raise ToolError(f"Core ML could not run the model: {error}") from error
         return tuple(np.asarray(found[spec.name]) for spec in self.outputs)
 
     def prepare(self, inputs: Sequence[Array]) -> Callable[[], None]:
         """Feed the inputs; see ``Session.prepare``. The copy into Core ML's buffers is part of each execution."""
-        feed = self._feed(inputs)
+        feed = _feed(self.inputs, inputs)
 
         def execute() -> None:
             self._model.predict(feed)
@@ -63,14 +73,70 @@ class CoremlSession(ClosesOnExit):
             instead="the report of Xcode for this package",
         )
 
-    def _feed(self, inputs: Sequence[Array]) -> dict[str, Array]:
-        # the package takes booleans as floats
-        real = [array.astype(np.float32) if np.asarray(array).dtype == bool else array for array in inputs]
-        return {spec.name: array for spec, array in zip(self.inputs, fit_inputs(self.inputs, real), strict=True)}
-
     def close(self) -> None:
         """Free the model's memory."""
         self._model = None
+
+
+class EvaluatorSession(ClosesOnExit):
+    """A package that the reference evaluator executes: see ``edgekit.contracts.Session``.
+
+    It gives the values of Core ML's documented semantics, with float16 rounded where the program declares it. Its
+    times say nothing of Core ML.
+
+    Args:
+        path: The package.
+        num_threads: Of torch, while it runs.
+    """
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        from edgekit.formats.coreml.evaluator import Evaluator
+
+        inspection = inspect(path)
+        self.inputs, self.outputs = inspection.inputs, inspection.outputs
+        self._num_threads = num_threads
+        start = time.perf_counter()
+        self._evaluator: Evaluator | None = Evaluator(path)
+        self.load_ms: float | None = (time.perf_counter() - start) * 1e3
+        self.runtime = RuntimeInfo(name="Core ML reference evaluator", version=__version__, delegates=())
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once, with fresh states; see ``Session.run``."""
+        return self._run(_feed(self.inputs, inputs))
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], None]:
+        """Feed the inputs; see ``Session.prepare``."""
+        feed = _feed(self.inputs, inputs)
+
+        def execute() -> None:
+            self._run(feed)
+
+        return execute
+
+    def _run(self, feed: dict[str, Array]) -> tuple[Array, ...]:
+        import torch
+
+        if self._evaluator is None:
+            raise ToolError("expected an open session; this one is closed")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            found = self._evaluator.run(feed)
+        finally:
+            torch.set_num_threads(threads)
+        return tuple(found[spec.name].astype(spec.dtype, copy=False) for spec in self.outputs)
+
+    def operator_times(self, inputs: Sequence[Array], num_runs: int) -> tuple[OperatorTime, ...]:
+        """Refuse; see ``Session.operator_times``."""
+        raise UnsupportedError(
+            f"operator times of the reference evaluator ({len(inputs)} inputs, {num_runs} runs)",
+            reason="they say nothing of Core ML on a device",
+            instead="a Mac, and the report of Xcode for this package",
+        )
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._evaluator = None
 
 
 def open_session(path: Path, num_threads: int) -> Session:
@@ -78,18 +144,12 @@ def open_session(path: Path, num_threads: int) -> Session:
 
     Args:
         path: The package.
-        num_threads: Ignored: Core ML decides.
+        num_threads: Of the reference evaluator; Core ML decides for itself.
 
     Raises:
         ArtifactError: The package is missing, truncated or damaged.
-        UnsupportedError: This machine is no Mac.
+        UnsupportedError: It is no ML program, or holds an operation that the evaluator does not know.
     """
-    del num_threads
-    if platform.system() != "Darwin":
-        inspect(path)  # a broken package is named first
-        raise UnsupportedError(
-            f"running {path.name} on this machine",
-            reason="Core ML's runtime exists on macOS only",
-            instead="a Mac, or the executorch or tflite artifact here",
-        )
-    return CoremlSession(path)
+    if platform.system() == "Darwin":
+        return CoremlSession(path)
+    return EvaluatorSession(path, num_threads)
