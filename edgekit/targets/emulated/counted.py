@@ -152,7 +152,12 @@ def _operators(
 
 
 def _run_notes(made: GuestSide) -> Iterator[str]:
-    if made.counts.threads > 1:
-        yield f"{made.counts.threads} threads executed something in the counted inference, so its counts may vary"
+    if not made.counts.exact:
+        yield "a thread was created in the counted inference, so its counts are not exact and may vary"
+    elif made.counts.threads > 1:
+        yield (
+            f"{made.counts.threads} threads executed something in the counted inference; the counts are of the one "
+            "that ran it"
+        )
     if not made.result.outputs_repeat:
         yield "the counted inference gave another result than the first: the artifact keeps state between runs"

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 QEMU = "qemu-aarch64"
+QEMU_VARIABLE = "EDGEKIT_QEMU"
+"""Environment variable that names the ``qemu-aarch64`` to use, where the one on the path is not the right one."""
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 OLDEST_QEMU = (7, 0)
 """The first version that knows the Cortex-A76, whose instruction set the newer cores have."""
@@ -26,6 +28,8 @@ _PACKAGES = {
     "gcc": {"apt-get": "gcc", "dnf": "gcc", "pacman": "gcc"},
 }
 _INSTALL = {"apt-get": "sudo apt-get install", "dnf": "sudo dnf install", "pacman": "sudo pacman -S"}
+_BUILD_QEMU = "build QEMU with --target-list=aarch64-linux-user --enable-plugins"
+_NAME_QEMU = f"name another one in the environment variable {QEMU_VARIABLE}"
 _TIMEOUT_S = 20.0
 
 
@@ -49,39 +53,47 @@ class Tool:
 
 
 def find_qemu() -> Tool:
-    """Look for ``qemu-aarch64`` on the path: 7.0 or newer, built with plugins."""
+    """Look for ``qemu-aarch64``, 7.0 or newer and built with plugins: what ``EDGEKIT_QEMU`` names, else on the path."""
     if platform.system() != "Linux":
         return Tool(
             name=QEMU,
             problem=f"qemu's user mode runs on Linux only, this is {platform.system()}: "
             "use a Linux machine, a container or a virtual machine",
         )
-    found = shutil.which(QEMU)
-    if found is None:
-        return Tool(name=QEMU, problem=f"{QEMU} is not installed: {how_to_install(QEMU)}")
-    return _examine_qemu(Path(found))
+    named = os.environ.get(QEMU_VARIABLE)
+    found = shutil.which(named or QEMU)
+    if found is not None:
+        return _examine_qemu(Path(found).absolute())  # a guest is started in a folder of its own
+    if named:
+        return Tool(
+            name=QEMU,
+            problem=f"{QEMU_VARIABLE} names {named}, which is no program: name a {QEMU} that was built with plugins, "
+            "or unset it",
+        )
+    return Tool(name=QEMU, problem=f"{QEMU} is not installed: {how_to_install(QEMU)}")
 
 
 def _examine_qemu(path: Path) -> Tool:
     said = _output((str(path), "--version"))
     match = re.search(r"version (\d+)\.(\d+)[\d.]*", said)
     if match is None:
-        return Tool(name=QEMU, problem=f"{path} does not say its version; {how_to_install(QEMU)}")
+        return Tool(name=QEMU, problem=f"{path} does not say its version; {how_to_install(QEMU)}, or {_NAME_QEMU}")
     version = match.group(0).removeprefix("version ")
     if (int(match[1]), int(match[2])) < OLDEST_QEMU:
         wanted = ".".join(map(str, OLDEST_QEMU))
         return Tool(
             name=QEMU,
             version=version,
-            problem=f"{path} is version {version}, {wanted} or newer is needed: use a newer release of the system, or "
-            "build qemu with --target-list=aarch64-linux-user --enable-plugins",
+            problem=f"{path} is version {version}, {wanted} or newer is needed: use a newer release of the system, "
+            f"{_BUILD_QEMU}, or {_NAME_QEMU}",
         )
     if "-plugin" not in _output((str(path), "--help")):
         return Tool(
             name=QEMU,
             version=version,
-            problem=f"{path} was built without plugins, which count instructions: {how_to_install(QEMU)} (not a "
-            "static build), or build qemu with --enable-plugins",
+            problem=f"this {QEMU} ({path}, version {version}) was built without plugins, which count instructions: "
+            f"Debian 12's qemu-user package has them (those of Debian 13, of Ubuntu 24.04 and every qemu-user-static "
+            f"do not), or {_BUILD_QEMU}; {_NAME_QEMU} where that is not the one on the path",
         )
     return Tool(name=QEMU, path=path, version=version)
 
@@ -102,7 +114,9 @@ def find_host_compiler() -> Tool:
         return Tool(name="C compiler", path=Path(found), command=(found,))
     if importlib.util.find_spec("ziglang") is not None:
         interpreter = Path(sys.executable)
-        return Tool(name="C compiler", path=interpreter, command=(str(interpreter), "-m", "ziglang", "cc"))
+        # without a processor named, zig compiles for the one of this machine, and a shared cache would serve others
+        command = (str(interpreter), "-m", "ziglang", "cc", "-mcpu=baseline")
+        return Tool(name="C compiler", path=interpreter, command=command)
     return Tool(name="C compiler", problem=f"no C compiler was found: {how_to_install('gcc')}, or pip install ziglang")
 
 

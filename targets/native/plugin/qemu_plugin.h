@@ -1,5 +1,5 @@
 /*
- * The part of QEMU's plugin interface that counting_plugin.c calls, for every QEMU from 6.0 on.
+ * The part of QEMU's plugin interface that the plugin calls, for every QEMU from 6.0 on.
  *
  * The interface changed in three steps that matter here:
  *   version 1 (QEMU up to 8.2)  inline counters are plain memory; qemu_plugin_insn_data returns a pointer

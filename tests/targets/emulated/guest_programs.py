@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.targets.devices import packaged_targets
+from edgekit.targets.emulated.build import plugin_build
 from edgekit.targets.emulated.persona import Persona
 from edgekit.targets.emulated.setup import Toolchain
 from edgekit.targets.emulated.tools import find_qemu, find_sysroot
@@ -71,8 +72,8 @@ def build_plugin_tools(folder: Path) -> Toolchain:
     if qemu.path is None or sysroot.path is None or compiler is None:
         pytest.skip(qemu.problem or sysroot.problem or "no gcc on this machine")
     plugin = folder / "counting_plugin.so"
-    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([compiler, *flags, "-o", str(plugin), str(NATIVE / "plugin" / "counting_plugin.c")], check=True)
+    build = plugin_build()
+    subprocess.run([*build.command((compiler,), plugin), "-Werror"], check=True)
     return Toolchain(
         qemu=qemu.path,
         qemu_version=qemu.version,

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from edgekit.cli.main import run
 from edgekit.errors import ToolError, UnsupportedError
@@ -28,6 +29,7 @@ from edgekit.targets.emulated.setup import Toolchain, pieces, set_up, set_up_kin
 
 LITERT, EXECUTORCH, ONNXRUNTIME = RUNTIMES
 HELP = "-plugin  QEMU_PLUGIN  [file=]<file>[,<argname>=<argvalue>]"
+DEBIAN_13 = "qemu-aarch64 version 10.0.2 (Debian 1:10.0.2+ds-2)"
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("EDGEKIT_QEMU", raising=False)
     return folder
 
 
@@ -75,7 +78,12 @@ def test_qemu_is_found_when_new_enough(programs: Path, version: str) -> None:
     ("version", "options", "problem"),
     [
         ("qemu-aarch64 version 6.2.0 (Debian 1:6.2)", HELP, r"is version 6\.2\.0, 7\.0 or newer is needed"),
-        ("qemu-aarch64 version 7.2.22", "-L path", r"was built without plugins.*--enable-plugins"),
+        (
+            DEBIAN_13,
+            "-L path",
+            r"this qemu-aarch64 \(/.*, version 10\.0\.2\) was built without plugins.*: Debian 12's qemu-user package "
+            r"has them.*or build QEMU with .*--enable-plugins; name another one .*variable EDGEKIT_QEMU",
+        ),
         ("hello", HELP, r"does not say its version"),
     ],
 )
@@ -94,6 +102,47 @@ def test_qemu_problem_says_what_to_install_when_missing(programs: Path) -> None:
     assert tools.find_qemu().problem.endswith("sudo apt-get install qemu-user")
 
 
+def test_qemu_is_the_named_one_when_the_path_has_another(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qemu(programs, DEBIAN_13, "-L path")
+    own = tmp_path / "build"
+    own.mkdir()
+    named = qemu(own, "qemu-aarch64 version 9.2.0")
+    monkeypatch.setenv("EDGEKIT_QEMU", str(named))
+    assert (tools.find_qemu().path, tools.find_qemu().version) == (named, "9.2.0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKIT_QEMU", "build/qemu-aarch64")
+    assert tools.find_qemu().path == named  # a guest's own folder is another one
+    monkeypatch.setenv("EDGEKIT_QEMU", "")
+    assert "without plugins" in tools.find_qemu().problem
+
+
+@pytest.mark.parametrize("named", ["missing", "no_program"])
+def test_qemu_problem_names_the_variable_when_it_is_wrong(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    qemu(programs, "qemu-aarch64 version 7.2.22")
+    (tmp_path / "no_program").touch()
+    monkeypatch.setenv("EDGEKIT_QEMU", str(tmp_path / named))
+    found = tools.find_qemu()
+    assert found.path is None
+    assert f"EDGEKIT_QEMU names {tmp_path / named}, which is no program" in found.problem
+
+
+def test_every_way_to_a_guest_says_that_qemu_has_no_plugins(
+    programs: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qemu(programs, DEBIAN_13, "-L path")
+    said = "was built without plugins, which count instructions: Debian 12's qemu-user package has them"
+    with pytest.raises(UnsupportedError, match=said):  # what a profile begins with
+        toolchain()
+    assert run(["targets", "doctor", "pixel-3a"]) == 2
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert run(["targets", "setup", "emulated", "--offline"]) == 3
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_qemu_problem_names_the_system_when_it_is_not_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.platform, "system", lambda: "Darwin")
     assert "runs on Linux only, this is Darwin" in tools.find_qemu().problem
@@ -103,7 +152,7 @@ def test_host_compiler_is_zig_when_there_is_no_other(programs: Path, monkeypatch
     monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
     assert "pip install ziglang" in tools.find_host_compiler().problem
     monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: object())
-    assert tools.find_host_compiler().command[1:] == ("-m", "ziglang", "cc")
+    assert tools.find_host_compiler().command[1:] == ("-m", "ziglang", "cc", "-mcpu=baseline")
     program(programs, "cc", "exit 0")
     assert tools.find_host_compiler().command == (str(programs / "cc"),)
 
@@ -171,6 +220,14 @@ def test_digest_differs_when_flags_do(native: Path, cache: Path) -> None:
     plugin = build.plugin_build()
     other = Build(name=plugin.name, folder=plugin.folder, sources=plugin.sources, before=("-O0",))
     assert other.digest() != plugin.digest()
+
+
+def test_plugin_has_no_names_that_could_be_taken_for_qemus(native: Path, cache: Path) -> None:
+    (native / "plugin" / "other.c").write_text("int helper(void);\nint helper(void) { return 1; }\n", encoding="ascii")
+    made = compile_build(build.plugin_build(), ("gcc",))
+    with made.open("rb") as file:
+        names = {symbol.name for symbol in ELFFile(file).get_section_by_name(".dynsym").iter_symbols()}
+    assert not names & {"helper", "answer"}
 
 
 def test_build_error_names_the_line_and_the_log_and_leaves_nothing_behind(native: Path, cache: Path) -> None:

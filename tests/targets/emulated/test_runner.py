@@ -47,17 +47,21 @@ RESULT = {
 
 def run(toolchain: Toolchain, request: RunnerRequest, samples):
     """Run a request behind an A72 and read its result."""
+    done = start(toolchain, request, samples)
+    return read_result(request, done.returncode, done.stderr)
+
+
+def start(toolchain: Toolchain, request: RunnerRequest, samples, *options: str) -> subprocess.CompletedProcess[str]:
     if request.runtime not in toolchain.runners:
         pytest.skip(f"the {request.runtime} runner is not built here")
     command = guest_command(toolchain, request, samples)
     persona = make_persona(A72, toolchain)
     libraries = ":".join(map(str, toolchain.libraries[request.runtime]))
-    done = subprocess.run(
-        [str(toolchain.qemu), "-L", str(persona.root), "-cpu", persona.qemu_cpu, *command],
+    return subprocess.run(
+        [str(toolchain.qemu), *options, "-L", str(persona.root), "-cpu", persona.qemu_cpu, *command],
         capture_output=True, text=True, errors="replace", check=False, timeout=120,
         env={**os.environ, "LD_LIBRARY_PATH": libraries},
     )  # fmt: skip
-    return read_result(request, done.returncode, done.stderr)
 
 
 def export(format_name: str, model: str, precision: str, folder: Path, *, dynamic: bool = False) -> Path:
@@ -131,6 +135,19 @@ def test_runner_computes_what_the_host_does_when_it_runs_an_artifact(
                 np.testing.assert_array_equal(one, other)
             else:
                 np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_onnx_runtime_starts_no_thread_when_told_to_use_one(emulated_toolchain: Toolchain, tmp_path: Path) -> None:
+    """Its telemetry would: a thread of its own, whose work also made counts differ from run to run."""
+    path = export("onnx", "cnn", "fp32", tmp_path)
+    with open_session("onnx", path) as session:
+        samples = random_inputs(session.inputs, 1, 1)
+        request = RunnerRequest(
+            runtime="onnxruntime", model=path, inputs=session.inputs, outputs=session.outputs, work_dir=tmp_path / "run"
+        )
+    calls = start(emulated_toolchain, request, samples, "-strace").stderr
+    assert "Unknown syscall 5000" in calls
+    assert "clone" not in calls
 
 
 def test_runner_names_the_operator_when_onnx_runtime_lacks_it(emulated_toolchain: Toolchain, tmp_path: Path) -> None:
