@@ -8,40 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekit import process
-from edgekit.errors import OutputError
+from edgekit.store.atomic import write_bytes
 
-__all__ = ["CheckpointFolder", "write_atomically"]
+__all__ = ["CheckpointFolder"]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"epoch-(\d{6})\.ckpt")
 _MAGIC = b"edgekit-checkpoint-1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that appears under its name only when it is whole and on disk.
-
-    Raises:
-        OutputError: The folder cannot be written, or is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with old or no content
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}. Free some space or choose a writable folder.") from error
 
 
 class CheckpointFolder:
@@ -83,7 +63,7 @@ class CheckpointFolder:
         """
         payload = self._pack({"fingerprint": fingerprint, "state": dict(state)})
         path = self._folder / f"epoch-{epoch:06d}.ckpt"
-        write_atomically(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+        write_bytes(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
         for old in self._files()[: -self._keep]:
             old.unlink(missing_ok=True)
 

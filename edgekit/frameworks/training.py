@@ -9,7 +9,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from edgekit.data.dataset import Array
 from edgekit.errors import DataError, RecipeError
 from edgekit.frameworks.requests import TrainRequest
 from edgekit.recipe.schema import TrainSection
+from edgekit.records import EpochMetrics
 
 __all__ = [
     "QAT_LEARNING_RATE_SHARE",
+    "BestEpoch",
     "EpochPlace",
     "Indices",
     "LabelCheck",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Indices = NDArray[np.int64]
+_Weights = TypeVar("_Weights")
 
 QAT_LEARNING_RATE_SHARE = 0.1
 """Of the float training's learning rate, for what comes after it: the weights are trained and only have to settle."""
@@ -46,6 +49,48 @@ class EpochPlace:
     epoch: int
     epochs: int
     steps: int
+
+
+@dataclass(slots=True, kw_only=True)
+class BestEpoch(Generic[_Weights]):
+    """The weights of the epoch that the validation split likes best, and the patience for a better one.
+
+    Attributes:
+        patience: Epochs without a better one after which training ends; None keeps nothing and never ends it.
+        first: First epoch that may count, from 0: before pruning has reached its sparsity, a better accuracy is not a
+            better model.
+        score: Validation accuracy, or validation loss with its sign turned where there is no accuracy.
+        epoch: -1 before there is one.
+        weights: As the framework keeps them; None before there is one.
+    """
+
+    patience: int | None
+    first: int = 0
+    score: float = -math.inf
+    epoch: int = -1
+    weights: _Weights | None = None
+
+    def note(self, metrics: EpochMetrics, weights: Callable[[], _Weights]) -> None:
+        """Take an epoch's weights, which are asked for only then, if it is the best so far."""
+        if self.patience is None or metrics.epoch < self.first:
+            return
+        score = metrics.validation_accuracy
+        if score is None and metrics.validation_loss is not None:
+            score = -metrics.validation_loss
+        if score is not None and score > self.score:
+            self.score, self.epoch, self.weights = score, metrics.epoch, weights()
+
+    def is_long_ago(self, epochs: int) -> bool:
+        """Whether patience has run out after so many epochs."""
+        return self.patience is not None and self.epoch >= 0 and epochs - 1 - self.epoch >= self.patience
+
+    def state(self) -> tuple[float, int, _Weights | None]:
+        """Return what a checkpoint needs."""
+        return self.score, self.epoch, self.weights
+
+    def restore(self, state: tuple[float, int, _Weights | None]) -> None:
+        """Take back what :meth:`state` returned."""
+        self.score, self.epoch, self.weights = state
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Indices:

@@ -38,15 +38,28 @@ def output_errors(path: Path, way_out: str = "choose another folder") -> Iterato
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under its final name only when it is whole and on disk."""
+    """Write a text file under its final name only when it is whole and on disk.
+
+    Raises:
+        OutputError: The folder cannot be written, or is full.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under its final name only when it is whole and on disk.
+
+    Raises:
+        OutputError: The folder cannot be written, or is full.
+    """
     with output_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # or a power cut could leave the new name with old or no content
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:

@@ -1,11 +1,12 @@
 """Files that appear whole."""
 
 import errno
+import os
 
 import pytest
 
 from edgekit.errors import OutputError
-from edgekit.store.atomic import digest_path, link_or_copy, output_errors, publish, size_bytes, write_text
+from edgekit.store.atomic import digest_path, link_or_copy, output_errors, publish, size_bytes, write_bytes, write_text
 
 
 def test_text_replaces_what_was_there_and_leaves_nothing_else(tmp_path):
@@ -14,6 +15,20 @@ def test_text_replaces_what_was_there_and_leaves_nothing_else(tmp_path):
     write_text(path, "two")
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_former_file_stays_when_writing_fails(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pt"
+    write_bytes(path, b"former")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="is full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"former"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.pt"]
 
 
 def test_folder_is_published_whole_over_an_older_one(tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,7 +27,15 @@ from edgekit.frameworks.keras.optimizer import make_optimizer, seed_epoch, use_s
 from edgekit.frameworks.keras.progress import EpochMeter
 from edgekit.frameworks.keras.strategy import Placement, deterministic_operations
 from edgekit.frameworks.keras.trainer import make_trainer
-from edgekit.frameworks.training import EpochPlace, Indices, LabelCheck, batches_of, epoch_order, learning_rate
+from edgekit.frameworks.training import (
+    BestEpoch,
+    EpochPlace,
+    Indices,
+    LabelCheck,
+    batches_of,
+    epoch_order,
+    learning_rate,
+)
 from edgekit.recipe.schema import TrainSection
 from edgekit.records import EpochMetrics, TensorSpec, from_json, to_json
 
@@ -66,10 +73,8 @@ class _Plan:
 class _Progress:
     """What changes from epoch to epoch, besides weights and optimizer."""
 
+    best: BestEpoch[list[Array]]
     history: list[EpochMetrics] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    best_weights: list[Array] | None = None
 
 
 def fit_epochs(
@@ -185,14 +190,17 @@ class _Run:
         """Resume, run the epochs that are left, and leave the chosen weights in the model."""
         fingerprint = self._fingerprint()
         saved = checkpoints.load(fingerprint) if checkpoints is not None else None
-        progress = self._restore(saved) if saved is not None else _Progress()
-        while len(progress.history) < self._plan.epochs and not self._out_of_patience(progress):
+        progress = _Progress(best=BestEpoch(patience=self._settings.patience, first=self._plan.best_from))
+        if saved is not None:
+            self._restore(progress, saved)
+        while len(progress.history) < self._plan.epochs and not progress.best.is_long_ago(len(progress.history)):
             metrics = self._epoch(len(progress.history))
-            self._note_best(progress, metrics)
+            progress.history.append(metrics)
+            progress.best.note(metrics, lambda: _arrays(self._model.variables))
             if checkpoints is not None:
                 checkpoints.save(len(progress.history), fingerprint, self._state(progress))
-        if progress.best_weights is not None:
-            _assign(self._model.variables, progress.best_weights)
+        if progress.best.weights is not None:
+            _assign(self._model.variables, progress.best.weights)
         return tuple(progress.history)
 
     # What is set up once
@@ -294,41 +302,19 @@ class _Run:
 
     # What is kept
 
-    def _out_of_patience(self, progress: _Progress) -> bool:
-        patience = self._settings.patience
-        if patience is None or progress.best_epoch < 0:
-            return False
-        return len(progress.history) - 1 - progress.best_epoch >= patience
-
-    def _note_best(self, progress: _Progress, metrics: EpochMetrics) -> None:
-        progress.history.append(metrics)
-        if self._settings.patience is None or metrics.epoch < self._plan.best_from:
-            return
-        found = metrics.validation_accuracy
-        if found is None and metrics.validation_loss is not None:
-            found = -metrics.validation_loss
-        if found is not None and found > progress.best_score:
-            progress.best_score, progress.best_epoch = found, metrics.epoch
-            progress.best_weights = _arrays(self._model.variables)
-
     def _state(self, progress: _Progress) -> dict[str, Any]:
         return {
             "model": _arrays(self._model.variables),
             "optimizer": _arrays(self._optimizer.variables),
             "history": to_json(tuple(progress.history)),
-            "best": (progress.best_score, progress.best_epoch, progress.best_weights),
+            "best": progress.best.state(),
         }
 
-    def _restore(self, state: Mapping[str, Any]) -> _Progress:
+    def _restore(self, progress: _Progress, state: Mapping[str, Any]) -> None:
         _assign(self._model.variables, state["model"])
         _assign(self._optimizer.variables, state["optimizer"])
-        best_score, best_epoch, weights = state["best"]
-        return _Progress(
-            history=[from_json(EpochMetrics, metrics) for metrics in state["history"]],
-            best_score=best_score,
-            best_epoch=best_epoch,
-            best_weights=weights,
-        )
+        progress.history = [from_json(EpochMetrics, metrics) for metrics in state["history"]]
+        progress.best.restore(state["best"])
 
 
 def _arrays(variables: Sequence[Any]) -> list[Array]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekit.frameworks.checkpoints import CheckpointFolder, write_atomically
+from edgekit.frameworks.checkpoints import CheckpointFolder
+from edgekit.store.atomic import write_bytes
 
-__all__ = ["Checkpoints", "write_atomically", "write_weights"]
+__all__ = ["Checkpoints", "write_weights"]
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
@@ -27,7 +28,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """
     # Cloned, because a tensor with a dimension of one passes for contiguous under several strides, which are written.
     plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    write_atomically(path, _packed(plain))
+    write_bytes(path, _packed(plain))
 
 
 class Checkpoints(CheckpointFolder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from edgekit.frameworks.pytorch.meter import EpochMeter
 from edgekit.frameworks.pytorch.objective import LabelCheck, all_finite, count_correct, make_loss, output_width
 from edgekit.frameworks.pytorch.observers import float_observers
 from edgekit.frameworks.pytorch.optimizer import learning_rate, make_optimizer, seed_generators
-from edgekit.frameworks.training import EpochPlace
+from edgekit.frameworks.training import BestEpoch, EpochPlace
 from edgekit.recipe.schema import TrainSection
 from edgekit.records import EpochMetrics, from_json, to_json
 
@@ -69,10 +68,8 @@ class _Validation:
 class _Progress:
     """What changes from epoch to epoch, besides weights and optimizer."""
 
+    best: BestEpoch[dict[str, Tensor]]
     history: list[EpochMetrics] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    best_weights: dict[str, Tensor] | None = None
 
 
 def run_epochs(
@@ -182,17 +179,20 @@ class _Run:
         """Resume, run the epochs that are left, and leave the chosen weights in the module."""
         fingerprint = self._fingerprint()
         saved = checkpoints.load(fingerprint) if checkpoints is not None else None
-        progress = self._restore(saved, stateful) if saved is not None else _Progress()
-        while len(progress.history) < self._plan.epochs and not self._out_of_patience(progress):
+        progress = _Progress(best=BestEpoch(patience=self._settings.patience, first=self._plan.best_from))
+        if saved is not None:
+            self._restore(progress, saved, stateful)
+        while len(progress.history) < self._plan.epochs and not progress.best.is_long_ago(len(progress.history)):
             metrics = self._epoch(len(progress.history))
-            self._note_best(progress, metrics)
+            progress.history.append(metrics)
+            progress.best.note(metrics, self._weights)
             if checkpoints is not None and self._fabric.is_global_zero:
                 checkpoints.save(len(progress.history), fingerprint, self._state(progress, stateful))
             self._fabric.barrier()  # no process goes on before the state is safe
             if self._hooks.on_epoch_end is not None:
                 self._hooks.on_epoch_end(metrics)
-        if progress.best_weights is not None:
-            self._module.load_state_dict(progress.best_weights)
+        if progress.best.weights is not None:
+            self._module.load_state_dict(progress.best.weights)
         to_memory_format(self._module.to("cpu"), torch.contiguous_format)
         self._hooks.set_mode(self._module, False)
         return tuple(progress.history)
@@ -331,22 +331,8 @@ class _Run:
 
     # What is kept
 
-    def _out_of_patience(self, progress: _Progress) -> bool:
-        patience = self._settings.patience
-        if patience is None or progress.best_epoch < 0:
-            return False
-        return len(progress.history) - 1 - progress.best_epoch >= patience
-
-    def _note_best(self, progress: _Progress, metrics: EpochMetrics) -> None:
-        progress.history.append(metrics)
-        if self._settings.patience is None or metrics.epoch < self._plan.best_from:
-            return
-        found = metrics.validation_accuracy
-        if found is None and metrics.validation_loss is not None:
-            found = -metrics.validation_loss
-        if found is not None and found > progress.best_score:
-            progress.best_score, progress.best_epoch = found, metrics.epoch
-            progress.best_weights = {name: t.detach().clone() for name, t in self._module.state_dict().items()}
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self._module.state_dict().items()}
 
     def _state(self, progress: _Progress, stateful: Mapping[str, Stateful]) -> dict[str, Any]:
         return {
@@ -354,20 +340,15 @@ class _Run:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._fabric.strategy.precision.state_dict(),
             "history": [to_json(metrics) for metrics in progress.history],
-            "best": (progress.best_score, progress.best_epoch, progress.best_weights),
+            "best": progress.best.state(),
             "stateful": {name: part.state_dict() for name, part in stateful.items()},
         }
 
-    def _restore(self, state: Mapping[str, Any], stateful: Mapping[str, Stateful]) -> _Progress:
+    def _restore(self, progress: _Progress, state: Mapping[str, Any], stateful: Mapping[str, Stateful]) -> None:
         self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._fabric.strategy.precision.load_state_dict(state["scaler"])
         for name, part in stateful.items():
             part.load_state_dict(state["stateful"][name])
-        score_, epoch, weights = state["best"]
-        return _Progress(
-            history=[from_json(EpochMetrics, metrics) for metrics in state["history"]],
-            best_score=score_,
-            best_epoch=epoch,
-            best_weights=weights,
-        )
+        progress.history = [from_json(EpochMetrics, metrics) for metrics in state["history"]]
+        progress.best.restore(state["best"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contracts.format_contract import FormatContract
+from contracts.format_contract import FormatContract, FormatContractFromKeras
 
 from edgekit.formats.executorch.spec import SPEC
 
@@ -11,4 +11,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 class TestExecutorchContract(FormatContract):
+    spec = SPEC
+
+
+class TestExecutorchContractFromKeras(FormatContractFromKeras):
     spec = SPEC

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contracts.format_contract import FormatContract
+from contracts.format_contract import FormatContract, FormatContractFromKeras
 
 from edgekit.formats.onnx.spec import SPEC
 
@@ -13,4 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:F
 class TestOnnxContract(FormatContract):
     """ONNX Runtime's CPU provider."""
 
+    spec = SPEC
+
+
+class TestOnnxContractFromKeras(FormatContractFromKeras):
     spec = SPEC

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contracts.format_contract import FormatContract
+from contracts.format_contract import FormatContract, FormatContractFromKeras
 
 from edgekit.formats.tflite.spec import SPEC
 
@@ -13,4 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:F
 class TestTfliteContract(FormatContract):
     """XNNPACK through LiteRT's interpreter."""
 
+    spec = SPEC
+
+
+class TestTfliteContractFromKeras(FormatContractFromKeras):
     spec = SPEC

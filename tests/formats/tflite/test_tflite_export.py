@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from contracts.tiny_artifacts import tiny_artifact
 from contracts.tiny_programs import cached_folder, folded_integers, tiny_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,13 +23,8 @@ from edgekit.records import ExportRequest, Operator, Precision
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch, on copies
 
 
-@cache
-def artifact(model: str, precision: Precision, program_precision: Precision | None = None) -> Path:
-    folder = cached_folder() / "tflite-own" / f"{model}-{precision}"
-    program = tiny_program(model, program_precision or precision)
-    output = folder / "model.tflite"
-    export(ExportRequest(program=program, format="tflite", precision=precision, output=output, work_dir=folder / "w"))
-    return output
+def artifact(model: str, precision: Precision) -> Path:
+    return tiny_artifact("tflite", model, precision).path
 
 
 def integer_weights(path: Path) -> list[list[int]]:
@@ -57,7 +52,7 @@ def test_operators_carry_source_layers_when_exported() -> None:
 
 
 def test_delegate_takes_nothing_and_says_why_when_activations_are_int16() -> None:
-    operators = inspect(artifact("cnn", "int16x8", "fp32")).operators
+    operators = inspect(artifact("cnn", "int16x8")).operators
     assert {operator.compute_dtype for operator in operators if operator.macs} == {"int16"}
     assert {operator.reason for operator in operators} == {"XNNPACK has no int16 kernels"}
 
@@ -127,7 +122,7 @@ def test_operator_times_name_layers_when_the_runtime_times_them() -> None:
     image = np.zeros((1, 3, 16, 16), np.float32)
     with open_session(artifact("cnn", "fp32"), 1) as session:
         times = session.operator_times([image], 20)
-    assert [time.name for time in times if time.macs] == ["stem", "depthwise", "residual", "head"]
+    assert [time.name for time in times if time.macs] == ["stem", "depthwise", "residual", "wide", "head"]
     assert all(time.delegated for time in times)
 
 

@@ -54,7 +54,7 @@ def test_student_follows_the_teacher_when_labels_have_no_weight(teacher_library:
     before = teacher.get_weights()
     student = tiny.plain_perceptron(student_library)
     rule = DistilRule(teacher="a:b", temperature=2.0, alpha=1.0)
-    how = tiny.settings(epochs=40, weight_decay=0.0, lr=3e-2)
+    how = tiny.settings(epochs=8, batch_size=8, weight_decay=0.0, lr=3e-2)
     tiny.fit(student, data, how, distiller=Distiller(teacher, rule))
     x = data.train.inputs[0]  # type: ignore[attr-defined]
     said, taught = (model(x, training=False).numpy().argmax(axis=1) for model in (student, teacher))

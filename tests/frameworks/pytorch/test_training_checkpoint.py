@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
 import tiny_training as tiny
 import torch
 
-from edgekit.errors import OutputError
-from edgekit.frameworks.pytorch.checkpoint import Checkpoints, write_atomically, write_weights
+from edgekit.frameworks.pytorch.checkpoint import Checkpoints, write_weights
 
 STATE = {"module": {"w": torch.arange(3.0)}, "history": [1, "two", None], "best": (0.5, 1, None)}
 
@@ -55,20 +53,6 @@ def test_leftover_of_an_interrupted_write_is_not_read(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(1, "run", STATE)
     (tmp_path / ".epoch-000002.ckpt.77.partial").write_bytes(b"half")
     assert Checkpoints(tmp_path).load("run") is not None
-
-
-def test_former_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "weights.pt"
-    write_atomically(path, b"former")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"former"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.pt"]
 
 
 def test_weights_are_the_same_bytes_when_they_are_equal(tmp_path: Path) -> None:
