@@ -13,6 +13,9 @@ setup:
 demo: setup
 	.venv/bin/edgekit build sample_models/digits/recipe.yaml -o builds/digits
 	.venv/bin/edgekit check builds/digits
+	@if .venv/bin/edgekit targets doctor pixel-4 >/dev/null 2>&1; then set -x; \
+	  .venv/bin/edgekit profile builds/digits/artifacts/tflite/digits-int8.tflite --target pixel-4; \
+	else echo "no emulated phone here; what is missing: .venv/bin/edgekit targets doctor pixel-4"; fi
 	@echo "open builds/digits/report.html"
 
 check: setup

@@ -119,6 +119,10 @@ def _frameworks(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _fidelity(result: dict[str, Any]) -> list[Row]:
+    return [(aim["aim"], aim["reached"], "met" if aim["met"] else "missed") for aim in result["aims"]]
+
+
 FIGURES = {
     "startup": _startup,
     "build_cost": _build_cost,
@@ -127,6 +131,7 @@ FIGURES = {
     "host_profile": _host_profile,
     "frameworks": _frameworks,
     "training": _training,
+    "fidelity": _fidelity,
 }
 
 

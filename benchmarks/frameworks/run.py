@@ -3,7 +3,8 @@
 Both are converted to ExecuTorch at fp32 and int8 (after training) by `edgekit convert`, and the two programs are timed
 by turns on one pinned core. The figure is the median time of the one from Keras over the one from PyTorch, with its
 95 % interval; rounds are added until the interval lies within 5 % of 1 or outside.
-`python -m benchmarks.frameworks.run [MODEL ...]` writes results/frameworks.json.
+`python -m benchmarks.frameworks.run [MODEL ...]` writes results/frameworks.json, after every model, and keeps the rows
+of models that it is not asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import write_result
+from benchmarks.results import FOLDER, write_result
 from edgekit.process import run_child
 
 ROOT = Path(__file__).parents[2]
@@ -47,19 +48,36 @@ class Timing:
 
 
 def main() -> int:
-    results: dict[str, dict[str, Any]] = {}
+    results = earlier_rows()
     for model in sys.argv[1:] or MODELS:
         with tempfile.TemporaryDirectory(prefix="edgekit-frameworks-") as folder:
             results[model] = measure(model, Path(folder))
         sys.stderr.write(f"{model}: {json.dumps(results[model])}\n")
-    slow = [
+        write(results)
+    return 1 if slow_programs(results) else 0
+
+
+def earlier_rows() -> dict[str, dict[str, Any]]:
+    """Return the rows of an earlier run, none where there was none."""
+    path = FOLDER / "frameworks.json"
+    return json.loads(path.read_text())["result"]["models"] if path.is_file() else {}
+
+
+def slow_programs(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Name the programs that are slower from Keras, or that were not measured well enough to tell."""
+    return [
         f"{model} {precision}"
         for model, row in results.items()
         for precision, found in row.items()
         if found["timing"]["outcome"] not in ("same", "keras is faster")
     ]
-    write_result("frameworks", {"limit": LIMIT, "models": results, "slow": slow, "passed": not slow})
-    return 1 if slow else 0
+
+
+def write(results: dict[str, dict[str, Any]]) -> None:
+    """Write what is known so far, in the order of models."""
+    ordered = {model: results[model] for model in sorted(results)}
+    slow = slow_programs(ordered)
+    write_result("frameworks", {"limit": LIMIT, "models": ordered, "slow": slow, "passed": not slow})
 
 
 def measure(model: str, folder: Path) -> dict[str, Any]:
