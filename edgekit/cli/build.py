@@ -42,7 +42,8 @@ def run(
         if json:
             print_json(plan)
         else:
-            print_table(plan_table(plan.artifacts, plan.recipe.profile.targets), *plan.warnings)
+            devices = {item.id: [device.name for device in plan.devices_of(item)] for item in plan.artifacts}
+            print_table(plan_table(plan.artifacts, devices), *plan.warnings)
         return
     from edgekit.cli.journey import build_and_print
 

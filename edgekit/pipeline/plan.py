@@ -66,6 +66,10 @@ class Plan:
     devices: tuple[Device, ...]
     warnings: tuple[str, ...] = ()
 
+    def devices_of(self, artifact: ArtifactPlan) -> tuple[Device, ...]:
+        """Return the devices that an artifact is profiled on: those that run its format and backend."""
+        return tuple(device for device in self.devices if refusal(device, artifact.format, artifact.backend) is None)
+
 
 def make_plan(recipe: Recipe) -> Plan:
     """Check a recipe against what frameworks, formats, targets and this machine can do.

@@ -18,7 +18,7 @@ from edgekit.errors import EdgekitError, InterruptedByUserError
 from edgekit.formats import format_spec
 from edgekit.frameworks.requests import TrainResult
 from edgekit.pipeline.calls import Calls
-from edgekit.pipeline.devices import check_usable, refusal
+from edgekit.pipeline.devices import check_usable
 from edgekit.pipeline.plan import ArtifactPlan, Plan, framework_of, tool_versions
 from edgekit.pipeline.profile import run_profile
 from edgekit.pipeline.stages import Observer, StageRunner, ignore_events
@@ -223,9 +223,7 @@ class _Journey:
     def _profiles(self, plan: ArtifactPlan, artifact: Artifact) -> Iterable[Profile]:
         """Profile on every device that runs the artifact; one that fails leaves the others alone."""
         program = self._programs[plan.program, plan.dynamic_batch]
-        for device in self._plan.devices:
-            if refusal(device, plan.format, plan.backend) is not None:
-                continue
+        for device in self._plan.devices_of(plan):
             call = self._calls.profile(plan, artifact, program, device)
             try:
                 yield run_profile(self._runner, call, device)

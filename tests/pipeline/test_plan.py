@@ -63,13 +63,13 @@ def test_impossible_recipe_is_refused(changes, kind, message):
 
 
 def test_budget_on_a_figure_that_nobody_measures_is_refused():
-    export = [{"format": "coreml", "precision": "fp16"}]
-    budgets = [{"artifact": "coreml/fp16", "accuracy": 0.9}]
+    export = [{"format": "executorch", "precision": "fp16", "backend": "coreml"}]
+    budgets = [{"artifact": "executorch/fp16@coreml", "accuracy": 0.9}]
     if _plan(export=export).artifacts[0].not_here is None:
-        pytest.skip("Core ML runs on this machine")
-    with pytest.raises(RecipeError, match="nobody measures accuracy of coreml/fp16"):
+        pytest.skip("the Core ML delegate runs on this machine")
+    with pytest.raises(RecipeError, match="nobody measures accuracy of executorch/fp16@coreml"):
         _plan(export=export, budgets=budgets)
-    assert _plan(export=export, budgets=[{"artifact": "coreml/fp16", "size": "1 MiB"}])
+    assert _plan(export=export, budgets=[{"artifact": "executorch/fp16@coreml", "size": "1 MiB"}])
 
 
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -55,7 +55,7 @@ def audit() -> RenderableType:
 
 def plan() -> RenderableType:
     planned = [Planned("tflite/int8", "int8"), Planned("coreml/fp16", "fp32", True, sample_builds.NOT_HERE)]
-    return tables.plan_table(planned, ["host", "pixel-4"])
+    return tables.plan_table(planned, {item.id: ["host", "pixel-4"] for item in planned})
 
 
 def parities() -> RenderableType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from rich.console import RenderableType
@@ -152,13 +152,13 @@ def parity_table(parities: Iterable[ArtifactParity]) -> RenderableType:
     return _with_lines(table, reasons)
 
 
-def plan_table(artifacts: Iterable[PlannedArtifact], targets: Sequence[str]) -> RenderableType:
-    """One row an artifact to make: what it is lowered from, where it will run and be timed."""
+def plan_table(artifacts: Iterable[PlannedArtifact], devices: Mapping[str, Sequence[str]]) -> RenderableType:
+    """One row an artifact to make: what it is lowered from, where it will run, and its devices by the artifact's id."""
     table = frame(("artifact", "from program", "batch", "verified", "profiled on"))
     for artifact in artifacts:
         verified = "here" if artifact.not_here is None else f"not run: {artifact.not_here}"
-        profiled = ", ".join(targets) if targets and artifact.not_here is None else "–"
-        row(table, artifact.id, artifact.program, "any" if artifact.dynamic_batch else "1", verified, profiled)
+        profiled = ", ".join(devices[artifact.id]) if artifact.not_here is None else ""
+        row(table, artifact.id, artifact.program, "any" if artifact.dynamic_batch else "1", verified, profiled or "–")
     return table
 
 
