@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from edgekit.contracts import ExportResult
 from edgekit.errors import UnsupportedError
+from edgekit.formats.coreml.input_grid import float16_behind_inputs, round_inputs
 from edgekit.formats.coreml.package import save_package
 from edgekit.formats.coreml.rewrite import rewrite
 from edgekit.formats.light_imports import import_coremltools
@@ -36,8 +37,8 @@ def export(request: ExportRequest) -> ExportResult:
     """Convert a program to Core ML.
 
     ``fp32`` computes in float32, all others in float16 around the integers, as the Neural Engine does, unless float16
-    would move a scale of an ``int8`` program by more than a thousandth: then in float32. Inputs and outputs are
-    float32, int64 ones int32, boolean inputs float32.
+    would move a scale of an ``int8`` program by more than a thousandth: then in float32. Inputs of an ``int8`` program
+    are rounded to their grid in float32 first. Inputs and outputs are float32, int64 ones int32, boolean inputs float32.
 
     Raises:
         UnsupportedError: The deployment target cannot hold the precision, or an operation has no counterpart.
@@ -53,11 +54,12 @@ def export(request: ExportRequest) -> ExportResult:
     source = dequantize_weights(program) if palette else program
     try:
         with quiet("coremltools"):  # untested torch versions, values in numpy
+            source = rewrite(source)
             model = coremltools.convert(
-                rewrite(source),
+                round_inputs(source) if request.precision == "int8" else source,
                 convert_to="mlprogram",
                 minimum_deployment_target=getattr(coremltools.target, f"iOS{target}"),
-                compute_precision=coremltools.precision.FLOAT32 if exact else coremltools.precision.FLOAT16,
+                compute_precision=coremltools.precision.FLOAT32 if exact else float16_behind_inputs(coremltools),
                 outputs=[_output(coremltools, spec) for spec in request.program.outputs],
                 skip_model_load=True,
             )
@@ -173,7 +175,8 @@ def _notes(request: ExportRequest, steps: int, exact: bool, palette: bool) -> li
         notes.append(
             "computes in float32 between integer operations: float16 would round a scale by more than a thousandth"
             if exact
-            else "computes in float16 between integer operations; scales are rounded by less than a thousandth"
+            else "computes in float16 between integer operations; scales are rounded by less than a thousandth; "
+            "quantized inputs are rounded to their grid in float32 first"
         )
     if palette and request.precision == "w8":
         notes.append("a table of 256 values a tensor does not hold the program's per-channel grid exactly")

@@ -19,6 +19,8 @@ _LAYOUT = frozenset(
         *("stack", "cast", "identity", "shape", "fill", "fill_like", "pad", "tile", "range_1d", "reverse"),
     }
 )
+INPUT_GRID = "input_grid"
+"""Names of the operations that round a quantized input to its grid in float32 start with it."""
 Kind = Literal["compute", "quantize", "dequantize", "layout"]
 
 
@@ -56,7 +58,7 @@ def read_operators(specification: Any) -> tuple[Operator, ...]:
             macs=_macs(operation, known),
             weight_bytes=sum(value.constant_bytes for value in _arguments(operation, known).values()),
             weight_dtype=_weight_dtype(operation, known),
-            kind=_kind(operation.type),
+            kind=_kind(operation.type, name=operation.outputs[0].name if operation.outputs else ""),
         )
         for index, operation in enumerate(operations)
     )
@@ -185,12 +187,14 @@ def _weight_dtype(operation: Any, known: dict[str, Variable]) -> str | None:
     return largest.stored_dtype if largest is not None else None
 
 
-def _kind(operation_type: str) -> Kind:
+def _kind(operation_type: str, name: str = "") -> Kind:
     if operation_type == "quantize":
         return "quantize"
     if operation_type == "dequantize":
         return "dequantize"
-    return "layout" if operation_type in _LAYOUT else "compute"
+    if operation_type in _LAYOUT:
+        return "layout"
+    return "quantize" if name.startswith(INPUT_GRID) else "compute"
 
 
 def _compute_dtype(operation: Any, known: dict[str, Variable]) -> str:

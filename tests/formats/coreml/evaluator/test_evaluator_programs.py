@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,11 @@ class Pooled(nn.Module):
 
 def _convert(model: nn.Module, example: torch.Tensor, ios: int = 17, half: bool = False, **options):
     precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
+    with warnings.catch_warnings():  # tracing warns of python values that these networks fix on purpose
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.trace(model.eval(), example)
     return ct.convert(
-        torch.jit.trace(model.eval(), example),
+        traced,
         inputs=options.pop("inputs", [ct.TensorType(name="x", shape=example.shape)]),
         minimum_deployment_target=target(ios),
         compute_precision=precision,
