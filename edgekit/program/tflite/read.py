@@ -8,7 +8,10 @@ are the integers of every other format, whichever library trained them.
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +82,7 @@ def read_program(path: Path, *, dynamic_batch: bool = False) -> ReadProgram:
         graphs = decode(model)
         _check_operators(graphs)
         emit = Emitter(free_batch=dynamic_batch)
-        graph = _read(graphs, emit, place)
+        graph = _read(graphs, emit, place, flatbuffer.model_inputs(model))
     except _DAMAGE as error:
         raise ArtifactError(
             f"{str(path)!r} is damaged{place}: its operators and tensors do not fit together "
@@ -110,9 +113,10 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _read(graphs: Sequence[GraphInfo], emit: Emitter, place: _Place) -> GraphModule:
+def _read(graphs: Sequence[GraphInfo], emit: Emitter, place: _Place, specs: Sequence[TensorSpec]) -> GraphModule:
     main = graphs[0]
-    values = [_input(emit, main.tensors[index], f"input_{position}") for position, index in enumerate(main.inputs)]
+    names = argument_names([spec.name for spec in specs])
+    values = [_input(emit, main.tensors[index], name) for index, name in zip(main.inputs, names, strict=True)]
     results = _Reader(graphs, emit, place).run(0, values)
     return emit.finish([emit.operand(value) for value in results])
 
@@ -139,6 +143,17 @@ def _check_operators(graphs: Sequence[GraphInfo]) -> None:
 def _place(graph: GraphInfo, operator: OperatorInfo) -> str:
     outputs = [graph.tensors[index].name for index in operator.outputs if index >= 0]
     return repr(outputs[0]) if outputs else f"operator {operator.index}"
+
+
+def argument_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Name the program's arguments as the file's inputs, as far as Python allows: formats show these names to users."""
+    found: list[str] = []
+    for position, name in enumerate(names):
+        word = re.sub(r"\W", "_", name, flags=re.ASCII)
+        allowed = word.isidentifier() and not keyword.iskeyword(word) and not hasattr(builtins, word)
+        word = word if allowed else f"input_{position}"
+        found.append(word if word not in found else f"{word}_{position}")
+    return tuple(found)
 
 
 def _input(emit: Emitter, info: TensorInfo, name: str) -> Value:
