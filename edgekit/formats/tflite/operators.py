@@ -270,14 +270,22 @@ def _layer_name(node: _Node) -> str:
     if not node.outputs:
         return f"node_{node.position}"
     own = _tensor_name(node, node.outputs[0])
-    if node.type in _WEIGHT_INPUT and own.startswith(SIGNATURE_PREFIX):  # the model's last layer, named as its output
-        return _tensor_name(node, node.inputs[_WEIGHT_INPUT[node.type]]) or own
+    if node.type in _WEIGHT_INPUT:
+        weights = _tensor_name(node, node.inputs[_WEIGHT_INPUT[node.type]])
+        last = own.startswith(SIGNATURE_PREFIX)  # the model's last layer, named as its output
+        if weights and (last or weights in _pieces(node, node.outputs[0])):  # ``dense;;relu`` is the dense layer too
+            return weights
     return own.removeprefix(SIGNATURE_PREFIX)
 
 
 def _tensor_name(node: _Node, index: int) -> str:
+    pieces = _pieces(node, index)
+    return pieces[-1] if pieces else ""
+
+
+def _pieces(node: _Node, index: int) -> list[str]:
+    """Return the names that the converter joined into a tensor's, without its numbers."""
     if index < 0:
-        return ""
+        return []
     name = flatbuffer.text(node.graph.tensors[index].name)
-    pieces = [piece for piece in re.split(r";+", name) if piece and not piece.isdigit()]
-    return pieces[-1] if pieces else name
+    return [piece for piece in re.split(r";+", name) if piece and not piece.isdigit()] or [name]
