@@ -38,7 +38,8 @@ def export(request: ExportRequest) -> ExportResult:
 
     ``fp32`` computes in float32, all others in float16 around the integers, as the Neural Engine does, unless float16
     would move a scale of an ``int8`` program by more than a thousandth: then in float32. Inputs of an ``int8`` program
-    are rounded to their grid in float32 first. Inputs and outputs are float32, int64 ones int32, boolean inputs float32.
+    are rounded to their grid in float32 first. Inputs and outputs are float32, int64 ones int32, boolean inputs
+    float32.
 
     Raises:
         UnsupportedError: The deployment target cannot hold the precision, or an operation has no counterpart.

@@ -1,14 +1,15 @@
 """Quantized inputs: rounded to their grid in float32, before anything is rounded to float16.
 
-Pixels that were scaled to -1..1 lie exactly half way between the steps of an int8 grid (``x / 127.5 - 1`` on steps of
-``1 / 127.5``), all of them. Float16 holds neither these values nor the scale, so that which step a pixel goes to would be
-decided by rounding errors of float16: a network of an int8 program then sees another image than the program does, every
-pixel of it one step off in the worst case. What is computed from there on agrees step by step.
+Pixels that were scaled to -1..1 lie half way between two steps of an int8 grid, all of them: ``x / 127.5 - 1`` on steps
+of ``1 / 127.5``. Float16 holds neither these values nor the scale, so that the rounding errors of float16 would decide
+which step a pixel goes to, for a background of one colour in the same way everywhere. A network then sees another image
+than the program does, although everything that is computed from there on agrees step by step.
 
 So a value that comes from an input and is quantized is rounded to its grid first, with the program's own arithmetic
-(``round(x * (1 / scale)) * scale``) in float32. The quantize operation after it, in float16, has no halves to decide,
-and it stays where it is, with the dequantize operation and the layer behind it: Core ML computes those three in
-integers. The input is float32 as before, which is converted on the way in anyway.
+(``round(x * (1 / scale)) * scale``) in float32. The quantize operation after it, in float16, has no halves to decide:
+scales and values in float16 are off by a thousandth at most, and 255 steps of a thousandth are no half step. It stays
+where it is, with the dequantize operation and the layer behind it: Core ML computes those three in integers. The input
+is float32 as before, which is converted on the way in anyway.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from edgekit.program.decompositions import decompose
 from edgekit.program.edit import ProgramEdit
+from edgekit.program.quantization import dequantize_constant, is_dequantize
 
 _ATEN = torch.ops.aten
 
@@ -105,11 +106,26 @@ def rewrite(program: ExportedProgram) -> ExportedProgram:
             constant = edit.constant(node)
             if constant is not None and constant.is_floating_point() and torch.isinf(constant).any():
                 edit.replace_constant(node, _finite(constant))
+        elif is_dequantize(node) and _is_scalar(edit.constant(node.args[0])):
+            _fold(edit, node)
         elif node.op == "call_function" and node.target in _NOTHING:
             node.replace_all_uses_with(node.args[0])
         elif node.op == "call_function" and node.target in _FILLS:
             node.args = tuple(_finite_number(value) for value in node.args)
     return edit.finish()
+
+
+def _is_scalar(constant: Tensor | None) -> bool:
+    return constant is not None and constant.ndim == 0
+
+
+def _fold(edit: ProgramEdit, dequantize: torch.fx.Node) -> None:
+    """Write a quantized number as a real one: coremltools subtracts its zero point in int8, where -128 - 127 is 1."""
+    value = dequantize_constant(edit, dequantize)
+    with edit.graph.inserting_before(dequantize):
+        number = edit.graph.call_function(_ATEN.full.default, ([], value.item()), {"dtype": value.dtype})
+    number.meta = dict(dequantize.meta)
+    dequantize.replace_all_uses_with(number)
 
 
 _FILLS = frozenset({_ATEN.full.default, _ATEN.masked_fill.Scalar, _ATEN.scalar_tensor.default})
