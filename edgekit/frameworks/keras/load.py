@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from keras.src.utils import naming
 
 from edgekit.data.dataset import Array
 from edgekit.errors import ArtifactError, ModelError
-from edgekit.frameworks.callables import import_callable
+from edgekit.frameworks.callables import builder_of, call_builder
 from edgekit.frameworks.keras.files import holds_weights_only, load_file, load_weights_file
 from edgekit.frameworks.keras.saved_model import MARKER, load_saved_model
 from edgekit.frameworks.keras.signature import refuse_unsupported, with_signature
@@ -23,7 +22,7 @@ from edgekit.frameworks.keras.weights_file import read_weights
 from edgekit.program.tflite import flatbuffer
 from edgekit.recipe.schema import ModelSection
 
-__all__ = ["FILE_SUFFIXES", "Library", "Source", "import_callable", "load_source", "load_weights"]
+__all__ = ["FILE_SUFFIXES", "Library", "Source", "load_source", "load_weights"]
 
 Library = Literal["keras", "tf_keras", "saved_model", "tflite"]
 
@@ -144,33 +143,16 @@ def _from_tflite(path: Path) -> Source:
 
 
 def _from_weights(path: Path, section: ModelSection) -> Source:
-    if section.builder is None:
-        raise ModelError(
-            f"model.source: {path.name!r} holds weights only. Give model.builder, the package.module:callable that "
-            "builds the model they belong to"
-        )
-    source = _build(section.builder, section.args, "model.builder")
-    with_signature(
-        source.model, source.example_inputs, name=section.builder
-    )  # a model has no weights until it is built
+    builder = builder_of(section, path)
+    source = _build(builder, section.args, "model.builder")
+    with_signature(source.model, source.example_inputs, name=builder)  # a model has no weights until it is built
     load_weights(source, path)
     return source
 
 
 def _build(text: str, arguments: Mapping[str, Any], place: str) -> Source:
     _name_layers_from_the_start()
-    function = import_callable(text, place)
-    try:
-        inspect.signature(function).bind(**arguments)
-    except ValueError:
-        pass  # a class written in C tells no signature; calling it will say what is wrong
-    except TypeError as error:
-        raise ModelError(
-            f"{place}: {text} cannot be called with model.args {dict(arguments)!r}: {error}. "
-            f"Its parameters are {inspect.signature(function)}"
-        ) from error
-    built = function(**arguments)
-    model, example = built if isinstance(built, tuple) and len(built) == 2 else (built, ())
+    model, example = call_builder(text, arguments, place)
     example = tuple(example) if isinstance(example, tuple | list) else (example,)
     arrays = tuple(np.asarray(array) for array in example)
     if isinstance(model, keras.Model):

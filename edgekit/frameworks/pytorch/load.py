@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekit.errors import ModelError
-from edgekit.frameworks.callables import import_callable
+from edgekit.frameworks.callables import builder_of, call_builder
 from edgekit.frameworks.pytorch.onnx_source import load_onnx
 from edgekit.frameworks.pytorch.weights_file import read_weights
 from edgekit.program.serialize import load_program
@@ -92,29 +91,13 @@ def _from_program(path: Path, *, trust: bool) -> Source:
 
 
 def _from_state_dict(path: Path, section: ModelSection) -> Source:
-    if section.builder is None:
-        raise ModelError(
-            f"model.source: {path.name!r} holds weights only. Give model.builder, the package.module:callable that "
-            "builds the module they belong to"
-        )
-    source = _build(section.builder, section.args, "model.builder")
+    source = _build(builder_of(section, path), section.args, "model.builder")
     load_weights(source.module, path, trust=section.trust)
     return source
 
 
 def _build(text: str, arguments: Mapping[str, Any], place: str) -> Source:
-    function = import_callable(text, place)
-    try:
-        inspect.signature(function).bind(**arguments)
-    except ValueError:
-        pass  # a class written in C tells no signature; calling it will say what is wrong
-    except TypeError as error:
-        raise ModelError(
-            f"{place}: {text} cannot be called with model.args {dict(arguments)!r}: {error}. "
-            f"Its parameters are {inspect.signature(function)}"
-        ) from error
-    built = function(**arguments)
-    module, example = built if isinstance(built, tuple) and len(built) == 2 else (built, ())
+    module, example = call_builder(text, arguments, place)
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"{place}: expected {text} to return a torch.nn.Module, or a module and its example inputs; "

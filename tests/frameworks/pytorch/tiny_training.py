@@ -1,46 +1,18 @@
-"""Datasets and models small enough to train in a fraction of a second."""
+"""Models (with the datasets of all frameworks) small enough to train in a fraction of a second."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from tiny_datasets import CLASSES as CLASSES
+from tiny_datasets import SAMPLES as SAMPLES
+from tiny_datasets import dataset_of as dataset_of
+from tiny_datasets import images as images
+from tiny_datasets import vectors as vectors
 from torch import Tensor, nn
 
-from edgekit.data.dataset import ArraySplit, Dataset
 from edgekit.recipe.schema import TrainSection
 
 torch.set_num_threads(1)  # threads cost more than they bring at this size
-
-SAMPLES = 96
-CLASSES = 3
-
-
-def vectors(samples: int = SAMPLES, *, features: int = 8, seed: int = 0) -> Dataset:
-    """Classes that a linear layer can tell apart."""
-    random = np.random.default_rng(seed)
-    x = random.normal(size=(samples, features)).astype(np.float32)
-    y = (x @ random.normal(size=(features, CLASSES))).argmax(axis=1)
-    return dataset_of(x, y)
-
-
-def images(samples: int = SAMPLES, *, layout: str = "NCHW") -> Dataset:
-    """8x8 images whose brightest channel is the class."""
-    random = np.random.default_rng(0)
-    x = random.normal(size=(samples, CLASSES, 8, 8)).astype(np.float32)
-    y = x.mean(axis=(2, 3)).argmax(axis=1)
-    if layout == "NHWC":
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    return dataset_of(x, y, layout=layout)
-
-
-def dataset_of(x: np.ndarray, y: np.ndarray, **more: object) -> Dataset:
-    half = len(x) // 2
-    return Dataset(
-        train=ArraySplit((x,), y),
-        validation=ArraySplit((x[:half],), y[:half]),
-        test=ArraySplit((x[half:],), y[half:]),
-        **more,  # type: ignore[arg-type]
-    )
 
 
 def perceptron(seed: int = 0) -> nn.Module:
