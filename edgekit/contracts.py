@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from edgekit.errors import ToolError
 from edgekit.records import (
-    EmulatedProfile,
     FormatName,
     FrameworkName,
-    MeasuredProfile,
+    HalfPrecision,
     Operator,
     OperatorTime,
     Precision,
+    ProfileKind,
     RuntimeInfo,
     TensorSpec,
+    WeightCompression,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,23 @@ class BackendSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPlan:
+    """How one artifact's weights will be stored.
+
+    Attributes:
+        name: What the artifact is called after the plus sign (``w4+palette-g16``); empty: by its precision alone.
+        program: Precision of the program that it is lowered from.
+        compression: With every choice made; None: the format knows one way only.
+        judged_as: The precision whose limits it is held to; None: its own.
+    """
+
+    name: str
+    program: Precision
+    compression: WeightCompression | None
+    judged_as: Precision | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FormatSpec:
     """A format: what it can hold, and where its functions are.
 
@@ -113,6 +131,17 @@ class FormatSpec:
         inspect: ``path -> Inspection``, from the artifact alone.
         extra: The pip extra that installs it.
         dynamic_batch: Whether an artifact can take any batch size, or why not.
+        place: ``PlacementRequest -> Placement``: which unit of a chip takes which operation; None: nobody can say.
+        ask_placement: The same as the runtime of this machine answers; None: it cannot be asked here.
+        open_trace: ``(path, compute) -> Tracer``: what each operation of an artifact gives; None: it cannot be told.
+        open_program_trace: ``path -> Tracer``: the same of a program (``.pt2``), as the exporter hands it on, with the
+            names that it hands on.
+        open_session_with_compute: ``(path, num_threads, compute) -> Session`` of an evaluator that rounds to float16 as
+            asked; None: the format has none.
+        analyse_half_precision: ``(path, samples, compute) -> HalfPrecision``; a sample is one array an input, with a
+            batch of one. None: the format has no such evaluator.
+        plan_weights: ``(CompressionRule | None, precision, program, minimum_deployment_target) -> WeightPlan``, a light
+            function that refuses what cannot work; None: weights are stored in one way only.
     """
 
     name: FormatName
@@ -127,6 +156,13 @@ class FormatSpec:
     extra: str
     options: tuple[str, ...] = ()
     dynamic_batch: Refusal | None = None
+    place: str | None = None
+    ask_placement: str | None = None
+    open_trace: str | None = None
+    open_program_trace: str | None = None
+    open_session_with_compute: str | None = None
+    analyse_half_precision: str | None = None
+    plan_weights: str | None = None
 
     def backend(self, name: str | None) -> BackendSpec | None:
         """Return the named backend, the first for None; None when there is no such backend."""
@@ -182,16 +218,20 @@ class TargetSpec:
         kind: The word in ``kind:`` of a device file.
         title: Its name for people.
         device: ``module:class`` of the pydantic model of its device files, a light module.
-        profile: ``ProfileRequest -> result``, run in a child process.
+        profile: ``ProfileRequest -> Profile``, run in a child process.
         diagnose: ``Device -> Diagnosis``: can it be reached from here?
         setup: ``(report, offline=) -> anything``: fetches and builds what the kind needs; None: it needs nothing.
-        result: The record that ``profile`` returns: which kind of number the target gives.
+        kinds: Which kinds of number the target gives: one, unless it depends on the machine that asks.
         figures: Names of the budget figures that its profiles answer.
         runs: ``(format, backend)`` that it can run; None: whatever this machine runs.
         why_not: Why it runs nothing else, as a clause (``Core ML exists on Apple systems only``).
+        refuses: ``(Device, format, backend) -> why it cannot be profiled there from here, None: it can``, where that
+            depends on the device or on this machine; a light function. None: ``runs`` says it all.
         one_thread: Why profiles with several threads are refused, and the way out; None: they are not.
         reads: ``Device -> JSON-ready``: what decides a profile besides the artifact and the device file (versions,
             tables, stored measurements), a light function; None: nothing does.
+        address: ``text -> Device``: the device that ``--target kind:text`` names without a device file, a light
+            function; None: there is no such form.
     """
 
     kind: str
@@ -200,12 +240,14 @@ class TargetSpec:
     profile: str
     diagnose: str
     setup: str | None = None
-    result: type[MeasuredProfile] | type[EmulatedProfile] = MeasuredProfile
+    kinds: tuple[ProfileKind, ...] = ("measured",)
     figures: tuple[str, ...] = ("latency_p50", "latency_p95", "peak_memory")
     runs: tuple[tuple[FormatName, str], ...] | None = None
     why_not: str = ""
+    refuses: str | None = None
     one_thread: Refusal | None = None
     reads: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,10 +257,12 @@ class ExportResult:
     Attributes:
         operators: Operators with the partitioner's reasons; None when ``inspect`` finds out as much.
         notes: Sentences for the report (a workaround that was applied, an input dtype that changed).
+        half_precision: What float16 does to the artifact; None where it does not compute in it, or nobody looked.
     """
 
     operators: tuple[Operator, ...] | None = None
     notes: tuple[str, ...] = ()
+    half_precision: HalfPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +322,47 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedValue:
+    """One floating-point result of one operation, of one run.
+
+    Attributes:
+        name: Of the result, as it is called there.
+        origin: The same without what a converter added to it: what it was called in the program.
+        type: Of the operation, in the words of the artifact or program; ``input``: what was fed.
+        layer: Dotted path of the model's layer that it was recorded in; None where nothing says so.
+        value: float32 or float64.
+        reads: Names of the results that it reads, those that were not traced left out.
+    """
+
+    name: str
+    origin: str
+    type: str
+    layer: str | None
+    value: Array
+    reads: tuple[str, ...]
+
+
+class Tracer(Protocol):
+    """An artifact or a program, of which every floating-point result can be seen."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def trace(self, inputs: Sequence[Array]) -> tuple[TracedValue, ...]:
+        """Run once and return every floating-point result, in the order of execution.
+
+        Raises:
+            DataError: An input has the wrong shape or dtype.
+            ToolError: An operation failed.
+        """
+        ...
+
+    def run(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once and return the outputs; see ``Session.run``."""
+        ...
 
 
 class ClosesOnExit(ABC):

@@ -1,7 +1,8 @@
 """What a profile holds. Three kinds of number never mix: each kind is a record of its own, and says which it is.
 
 ``measured``: a clock on the real thing. ``emulated``: counted while the real kernels ran under emulation, then
-modelled. Re-exported by :mod:`edgekit.records`, which is where other modules import them from.
+modelled. ``predicted``: nothing ran; reckoned from the program and published figures of the chip. Re-exported by
+:mod:`edgekit.records`, which is where other modules import them from.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgekit.analysis_records import ComputeUnits, Placement, Unit
+
 SQNR_CEILING_DB = 300.0
 """The SQNR that is reported for bit-identical tensors, whose true value is infinite and has no JSON number."""
 
 Status = Literal["pass", "fail", "not run"]
-ProfileKind = Literal["measured", "emulated"]
+ProfileKind = Literal["measured", "emulated", "predicted"]
+Bound = Literal["compute", "memory", "launch"]
+"""What an operation's predicted time goes into: arithmetic, moving bytes, or starting it."""
 ModelLayer = Literal["counts", "static", "trace"]
 MODEL_LAYERS: tuple[ModelLayer, ...] = ("counts", "static", "trace")
 """How counts become time: not at all (exact), by the core's tables, or by replaying the trace through the core."""
@@ -111,8 +116,31 @@ class OperatorTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeUnitTimes:
+    """One artifact timed with one choice of compute units.
+
+    Attributes:
+        compute_units: The choice, in the words of ``MLComputeUnits``.
+        memory_bytes: None where the system did not tell.
+    """
+
+    compute_units: ComputeUnits
+    latency_ms: LatencyMs
+    memory_bytes: MemoryBytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredProfile:
-    """A clock on the real thing."""
+    """A clock on the real thing.
+
+    Attributes:
+        latency_ms, memory_bytes: With every unit allowed, where there is a choice of compute units.
+        notes: What a reader must know to believe the figures: noise, threads that share a core, a load that was not
+            cold.
+        compute_units: The same for each choice of compute units that was timed (Core ML only).
+        placement: Which unit took which operation, as Core ML itself answered; None where it was not asked.
+        parity: What the device computed, against this machine and the model; None where that was not compared.
+    """
 
     kind: Literal["measured"] = "measured"
     artifact: str
@@ -124,7 +152,9 @@ class MeasuredProfile:
     memory_bytes: MemoryBytes
     operators: tuple[OperatorTime, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader must know to believe the figures: noise, threads that share a core, a load that was not cold."""
+    compute_units: tuple[ComputeUnitTimes, ...] = ()
+    placement: Placement | None = None
+    parity: DeviceParity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +182,14 @@ class InstructionCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyEstimateMs:
-    """Milliseconds of one inference as a model of the core has them. Never a measurement.
+    """Milliseconds of one inference as a model of the hardware has them. Never a measurement.
 
     Attributes:
         median: The estimate: a model has no spread, so it stands for the median.
         mean: The same figure.
-        low, high: The band in which the true time is expected: ``median / (1 + error)`` to ``median / (1 - error)``;
-            ``high`` is None where the error is 1 or more.
+        low, high: The band in which the true time is expected: ``median / (1 + error)`` to ``median / (1 - error)``,
+            a smaller error at the upper end where estimates are known to err less downwards; ``high`` is None where
+            that is 1 or more.
         error: The error that the band allows for, as a share of the true time.
         basis: What the error rests on: which held-out rows, anchored on a measurement of the device or not.
         unanchored: What the model alone says; the same as ``median`` where no measurement scaled it.
@@ -227,7 +258,7 @@ class EmulatedOperator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmulatedParity:
+class DeviceParity:
     """What the device's kernels computed, against this machine's and against the model.
 
     Attributes:
@@ -275,9 +306,58 @@ class EmulatedProfile:
     counts: InstructionCounts
     memory_bytes: GuestMemoryBytes
     operators: tuple[EmulatedOperator, ...] = ()
-    parity: EmulatedParity | None = None
+    parity: DeviceParity | None = None
     notes: tuple[str, ...] = ()
 
 
-Profile = MeasuredProfile | EmulatedProfile
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedOperator:
+    """One operation of the program, as the roofline of the unit that is expected to take it has it.
+
+    Attributes:
+        name: Of the operation in the artifact, or of the layer that it comes from.
+        unit: The unit that is expected to take it: ``cpu``, ``gpu``, ``neural_engine``.
+        time_ms: The longer of arithmetic and memory, and its part of what starting costs.
+        share: Of the whole.
+        macs: Multiply-accumulates.
+        bytes: What it moves to and from memory.
+        bound: What most of the time goes into.
+    """
+
+    name: str
+    type: str
+    unit: Unit
+    time_ms: float
+    share: float
+    macs: int
+    bytes: int
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedProfile:
+    """Nothing ran: reckoned from the program's operations and the published figures of a chip.
+
+    Attributes:
+        machine: The chip, and the figures that the prediction rests on.
+        config: As it was asked for; a prediction has no runs.
+        compute_units: Which units Core ML may use.
+        latency_ms: With its band, and what the band rests on.
+        memory_bytes: Not predicted.
+    """
+
+    kind: Literal["predicted"] = "predicted"
+    artifact: str
+    runtime: RuntimeInfo
+    target: str
+    machine: dict[str, str]
+    config: ProfileConfig
+    compute_units: ComputeUnits
+    latency_ms: LatencyEstimateMs
+    operators: tuple[PredictedOperator, ...] = ()
+    memory_bytes: None = None
+    notes: tuple[str, ...] = ()
+
+
+Profile = MeasuredProfile | EmulatedProfile | PredictedProfile
 """Wherever profiles travel; ``kind`` tells which one it is."""

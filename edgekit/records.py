@@ -9,15 +9,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, TypeAdapter
 
+from edgekit.analysis_records import Compute as Compute
+from edgekit.analysis_records import ComputeUnits as ComputeUnits
+from edgekit.analysis_records import HalfCompute as HalfCompute
+from edgekit.analysis_records import HalfPrecision as HalfPrecision
+from edgekit.analysis_records import OperationLoss as OperationLoss
+from edgekit.analysis_records import OperationPlacement as OperationPlacement
+from edgekit.analysis_records import Placement as Placement
+from edgekit.analysis_records import PlacementKind as PlacementKind
+from edgekit.analysis_records import PlacementRequest as PlacementRequest
+from edgekit.analysis_records import Unit as Unit
 from edgekit.errors import ArtifactError
 from edgekit.profile_records import MODEL_LAYERS as MODEL_LAYERS
 from edgekit.profile_records import SQNR_CEILING_DB as SQNR_CEILING_DB
+from edgekit.profile_records import Bound as Bound
+from edgekit.profile_records import ComputeUnitTimes as ComputeUnitTimes
+from edgekit.profile_records import DeviceParity as DeviceParity
 from edgekit.profile_records import EmulatedOperator as EmulatedOperator
-from edgekit.profile_records import EmulatedParity as EmulatedParity
 from edgekit.profile_records import EmulatedProfile as EmulatedProfile
 from edgekit.profile_records import GuestMemoryBytes as GuestMemoryBytes
 from edgekit.profile_records import InstructionCounts as InstructionCounts
@@ -28,20 +40,30 @@ from edgekit.profile_records import MemoryBytes as MemoryBytes
 from edgekit.profile_records import ModelLayer as ModelLayer
 from edgekit.profile_records import OperatorTime as OperatorTime
 from edgekit.profile_records import OutputParity as OutputParity
+from edgekit.profile_records import PredictedOperator as PredictedOperator
+from edgekit.profile_records import PredictedProfile as PredictedProfile
 from edgekit.profile_records import Profile as Profile
 from edgekit.profile_records import ProfileConfig as ProfileConfig
 from edgekit.profile_records import ProfileKind as ProfileKind
 from edgekit.profile_records import RuntimeInfo as RuntimeInfo
 from edgekit.profile_records import Status as Status
+from edgekit.weight_records import CompressionGranularity as CompressionGranularity
+from edgekit.weight_records import CompressionScheme as CompressionScheme
+from edgekit.weight_records import TableValues as TableValues
+from edgekit.weight_records import WeightCompression as WeightCompression
 
 SCHEMA_VERSION = 1
 """Version of ``manifest.json`` and of every other document that edgekit writes."""
 
-Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "w8", "w4", "int16x8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "w8", "w6", "w4", "int16x8"]
 FormatName = Literal["tflite", "executorch", "coreml", "onnx"]
 FrameworkName = Literal["pytorch", "keras"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "w8", "w4", "int16x8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-dynamic", "w8", "w6", "w4", "int16x8")
 FORMATS: tuple[FormatName, ...] = ("tflite", "executorch", "coreml", "onnx")
+
+
+AnyProfile = cast("type[Profile]", Annotated[Profile, Field(discriminator="kind")])
+"""What to read a profile as (:func:`from_json`) whose kind of number is not known beforehand."""
 
 
 def _fail(what: str, expected: str, received: object) -> None:
@@ -167,7 +189,10 @@ class ExportRequest:
         precision: The artifact's precision.
         backend: ``xnnpack``, ``coreml``, ``portable`` for ExecuTorch; None elsewhere.
         minimum_deployment_target: Core ML only, such as ``iOS17``.
-        compression: Core ML weight compression for ``w4``/``w8``: ``linear`` or ``palette``; None: the format's own.
+        compression: Core ML only: how the file holds weights; None: the format's own.
+        variant: What the artifact is called for it, see :func:`artifact_id`.
+        keep_float32: Core ML only: which layers and operations of a float16 artifact compute in float32; None:
+            ``auto``, those that its samples show to need it.
         dynamic_batch: Whether the artifact must take any batch size.
         output: Path of the artifact to write (a folder for ``.mlpackage``).
         work_dir: Scratch folder of this export.
@@ -180,7 +205,9 @@ class ExportRequest:
     work_dir: Path
     backend: str | None = None
     minimum_deployment_target: str | None = None
-    compression: str | None = None
+    compression: WeightCompression | None = None
+    variant: str = ""
+    keep_float32: Literal["auto"] | tuple[str, ...] | None = None
     dynamic_batch: bool = False
 
 
@@ -257,22 +284,37 @@ class Artifact:
     outputs: tuple[TensorSpec, ...]
     backend: str | None = None
     minimum_deployment_target: str | None = None
+    variant: str = ""
     dynamic_batch: bool = False
     operators: tuple[Operator, ...] = ()
     coverage: DelegateCoverage | None = None
     audit: PrecisionAudit | None = None
     notes: tuple[str, ...] = ()
+    half_precision: HalfPrecision | None = None
+    placement: Placement | None = None
 
     @property
     def id(self) -> str:
-        """``tflite/int8``, or ``executorch/int8@coreml`` where the backend is not the format's first."""
-        return artifact_id(self.format, self.precision, self.backend)
+        """``tflite/int8``, ``executorch/int8@coreml`` (not the format's first backend), ``coreml/w4+palette-g16``."""
+        return artifact_id(self.format, self.precision, self.backend, self.variant)
 
 
-def artifact_id(format_name: str, precision: str, backend: str | None = None) -> str:
-    """Name an artifact as recipes and budgets do: ``format/precision[@backend]`` (``xnnpack`` is understood)."""
+def artifact_id(format_name: str, precision: str, backend: str | None = None, variant: str = "") -> str:
+    """Name an artifact as recipes and budgets do: ``format/precision[+variant][@backend]``.
+
+    Args:
+        format_name: Such as ``coreml``.
+        precision: Such as ``w4``.
+        backend: ``xnnpack`` is understood.
+        variant: Name of the way in which weights are stored; empty: the precision says enough.
+
+    Example:
+        >>> artifact_id("coreml", "w4", variant="palette-g16")
+        'coreml/w4+palette-g16'
+    """
+    named = f"+{variant}" if variant else ""
     suffix = f"@{backend}" if backend not in (None, "xnnpack") else ""
-    return f"{format_name}/{precision}{suffix}"
+    return f"{format_name}/{precision}{named}{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +364,7 @@ class Verdict:
         direction: ``max``: the value may not be above the limit; ``min``: not below.
         status: ``not run`` counts as broken for a budget: a budget on a figure that was not measured is not kept.
         baseline: The figure of the earlier build, for checks against a baseline (``size_vs_baseline`` ...).
-        kind: Of a profile's figure: ``measured`` or ``emulated``; None for other figures.
+        kind: Of a profile's figure: ``measured``, ``emulated`` or ``predicted``; None for other figures.
         band: Between which values (``unit``) the true one is expected, of an estimate; the upper end None: unbounded.
         details: What the message sums up, such as the operators whose counts changed.
     """
@@ -446,7 +488,8 @@ def from_json(kind: type[Record], data: Any) -> Record:
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValueError as error:
-        raise ArtifactError(f"expected a document holding {kind.__name__}; {error}") from error
+        name = getattr(kind, "__name__", "one of several records")
+        raise ArtifactError(f"expected a document holding {name}; {error}") from error
 
 
 def dumps(record: object) -> str:

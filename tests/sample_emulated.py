@@ -7,8 +7,8 @@ from dataclasses import replace
 import sample_builds
 
 from edgekit.records import (
+    DeviceParity,
     EmulatedOperator,
-    EmulatedParity,
     EmulatedProfile,
     GuestMemoryBytes,
     InstructionCounts,
@@ -75,7 +75,7 @@ def estimate(median_ms: float, error: float = 0.25, anchors: tuple[str, ...] = (
 def profile(name: str, instructions: int = 1_200_000, median_ms: float | None = 0.4) -> EmulatedProfile:
     """An emulated profile on ``pixel-4``; ``median_ms`` None: counts only."""
     runtime = name.split("/")[0]
-    compared = EmulatedParity(
+    compared = DeviceParity(
         status="pass",
         reason=None,
         samples=1,

@@ -19,7 +19,7 @@ LAYERS = [
     ["edgekit.process"],
     ["edgekit.contracts"],
     ["edgekit.records"],
-    ["edgekit.profile_records"],
+    ["edgekit.analysis_records", "edgekit.profile_records", "edgekit.weight_records"],
     ["edgekit.units"],
     ["edgekit.errors", "edgekit"],
 ]  # fmt: skip

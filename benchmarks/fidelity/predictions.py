@@ -24,15 +24,19 @@ from edgekit.formats import format_spec
 from edgekit.records import EmulatedProfile, ProfileConfig
 from edgekit.store.cache import cache_root
 from edgekit.targets.devices import load_device, packaged_targets
+from edgekit.targets.emulated.artifact_run import GuestJob
 from edgekit.targets.emulated.cores import core_text, load_core
 from edgekit.targets.emulated.coresim import PlacedCore
+from edgekit.targets.emulated.counted import counted_run
 from edgekit.targets.emulated.counts import Counts, read_counts
 from edgekit.targets.emulated.persona import make_persona
 from edgekit.targets.emulated.place import place_of
+from edgekit.targets.emulated.reads import estimator_of
 from edgekit.targets.emulated.run import profile_emulated
 from edgekit.targets.emulated.setup import Toolchain
 from edgekit.targets.emulated.spec import EmulatedDevice
-from edgekit.targets.emulated.static_model import estimate_static
+from edgekit.targets.emulated.static_model import estimate_static, stored_working_sets
+from edgekit.targets.emulated.timing import TracedRun, trace_together
 from edgekit.targets.emulated.trace_model import prepare_trace
 from edgekit.targets.schema import ProfileRequest
 
@@ -76,7 +80,7 @@ def predict(tools: Toolchain, rows: Sequence[Row], layers: Sequence[str] = LAYER
         of_network = [row for row in rows if (row.engine, row.network) == (engine, network)]
         try:
             if engine == "xnnpack":
-                _profile(of_network, layers, found)
+                _profile(tools, of_network, layers, found)
             else:
                 _emulate(tools, of_network, layers, found)
         except (RuntimeError, EdgekitError) as error:
@@ -85,7 +89,9 @@ def predict(tools: Toolchain, rows: Sequence[Row], layers: Sequence[str] = LAYER
     return found
 
 
-def _profile(rows: Sequence[Row], layers: Sequence[str], found: Predictions) -> None:
+def _profile(tools: Toolchain, rows: Sequence[Row], layers: Sequence[str], found: Predictions) -> None:
+    if "trace" in layers:
+        _trace_together(tools, rows)
     for row in rows:
         for layer in layers:
             sys.stderr.write(f"{row.engine} {row.network}: {layer} of {row.device}\n")
@@ -95,24 +101,44 @@ def _profile(rows: Sequence[Row], layers: Sequence[str], found: Predictions) -> 
                 found.milliseconds[layer][row.key] = profile.latency_ms.unanchored
 
 
+def _trace_together(tools: Toolchain, rows: Sequence[Row]) -> None:
+    """Trace once for all devices whose cores execute the same kernels; `profile_artifact` finds the cycles."""
+    groups: dict[str, list[tuple[GuestJob, TracedRun]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows:
+            phone, placed = device(row.target), placed_core(row.target)
+            request = _request(guests.xnnpack_model(row.network), row.target, "trace", "tflite", Path(folder))
+            job = GuestJob(request=request, tools=tools, persona=make_persona(placed.core, tools))
+            run = counted_run(job)
+            kernels = read_counts(run.counts_file).fingerprint(guests.LIBRARIES["tflite"])
+            wanted = TracedRun(run=run, placed=placed, estimator=estimator_of(phone, "trace"))
+            groups[kernels].append((job, wanted))
+        for group in groups.values():
+            names = ", ".join(wanted.placed.core.name for _, wanted in group)
+            sys.stderr.write(f"xnnpack {rows[0].network}: one trace for {names}\n")
+            trace_together(group[0][0], [wanted for _, wanted in group])
+
+
 def profile_artifact(artifact: Path, target: str, layer: str, format_name: str = "tflite") -> EmulatedProfile:
     """Profile an artifact on a device."""
-    spec = format_spec(format_name)
     with tempfile.TemporaryDirectory() as folder:
-        return profile_emulated(
-            ProfileRequest(
-                artifact=artifact,
-                artifact_id=artifact.stem,
-                format=spec.name,
-                open_session=spec.open_session,
-                reference=None,
-                device=device(target).model_dump(mode="json"),
-                config=ProfileConfig(),
-                work_dir=Path(folder),
-                model=layer,  # type: ignore[arg-type]
-                inspect=spec.inspect,
-            )
-        )
+        return profile_emulated(_request(artifact, target, layer, format_name, Path(folder)))
+
+
+def _request(artifact: Path, target: str, layer: str, format_name: str, folder: Path) -> ProfileRequest:
+    spec = format_spec(format_name)
+    return ProfileRequest(
+        artifact=artifact,
+        artifact_id=artifact.stem,
+        format=spec.name,
+        open_session=spec.open_session,
+        reference=None,
+        device=device(target).model_dump(mode="json"),
+        config=ProfileConfig(),
+        work_dir=folder,
+        model=layer,  # type: ignore[arg-type]
+        inspect=spec.inspect,
+    )
 
 
 def _emulate(tools: Toolchain, rows: Sequence[Row], layers: Sequence[str], found: Predictions) -> None:
@@ -178,7 +204,13 @@ class _Network:
 
     def _simulate(self, layer: str, counts: Counts, placed: Sequence[PlacedCore]) -> Sequence[Any]:
         if layer == "static":
-            return estimate_static(counts, placed, coresim=self._tools.coresim, work_dir=self._work)
+            return estimate_static(
+                counts,
+                placed,
+                coresim=self._tools.coresim,
+                work_dir=self._work,
+                working_sets=stored_working_sets(counts),
+            )
         model = prepare_trace(counts, placed, coresim=self._tools.coresim, work_dir=self._work)
         persona = make_persona(placed[0].core, self._tools)
         shutil.rmtree(self._work / "run", ignore_errors=True)

@@ -1,9 +1,10 @@
 """How far emulated phones are from published figures: `python -m benchmarks.fidelity.run [PART ...]`.
 
-Parts: `determinism`, `xnnpack`, `ncnn`, `int8`, `cost`; all of them by default, which takes hours of CPU the first
-time. Every guest run and simulation is kept in the cache folder, and read again while nothing that made it changes.
-A part keeps what other parts wrote to results/fidelity.json. Also written: results/fidelity.md, results/fidelity.svg
-and targets/error_bands.json. `--layer static` leaves the trace model out. Exit status 1 when an aim is missed.
+Parts: `determinism`, `memory`, `xnnpack`, `ncnn`, `int8`, `cost`; all of them by default, which takes hours of CPU the
+first time. Every guest run and simulation is kept in the cache folder, and read again while nothing that made it
+changes. A part keeps what other parts wrote to results/fidelity.json. Also written: results/fidelity.md,
+results/fidelity.svg and targets/error_bands.json. `--layer static` leaves the trace model out. Exit status 1 when an
+aim is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fidelity import cost, determinism, ratios
+from benchmarks.fidelity import cost, determinism, memory, ratios
 from benchmarks.fidelity.aims import judge
 from benchmarks.fidelity.bands import write_bands
 from benchmarks.fidelity.baseline import mac_estimates
@@ -30,7 +31,7 @@ from edgekit.targets.emulated.cores import load_core
 from edgekit.targets.emulated.persona import make_persona
 from edgekit.targets.emulated.setup import Toolchain, set_up
 
-PARTS = ("determinism", "xnnpack", "ncnn", "int8", "cost")
+PARTS = ("determinism", "memory", "xnnpack", "ncnn", "int8", "cost")
 DETERMINISM_CORE = "cortex-a72"
 RESULT = FOLDER / "fidelity.json"
 
@@ -75,6 +76,8 @@ def _say(line: str) -> None:
 def _part(part: str, tools: Toolchain, wanted: Wanted, before: dict[str, Any]) -> dict[str, Any]:
     if part == "determinism":
         return determinism.measure(tools, make_persona(load_core(DETERMINISM_CORE), tools))
+    if part == "memory":
+        return memory.measure(tools.coresim)
     if part == "cost":
         return cost.measure()
     if part == "int8":

@@ -11,7 +11,7 @@ from benchmarks.fidelity.errors import Estimate
 
 def write_tables(result: dict[str, Any], estimates: Sequence[Estimate], path: Path) -> None:
     """Write everything that a reader looks for first."""
-    parts = [_aims(result["aims"]), _summaries(result), _rows(estimates)]
+    parts = [_aims(result["aims"]), _summaries(result), _memory(result.get("memory", {})), _rows(estimates)]
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
 
 
@@ -27,6 +27,17 @@ def _summaries(result: dict[str, Any]) -> str:
         for name, found in result.get(engine, {}).get("summary", {}).items():
             errors = " | ".join(f"{found[key]:.1%}" for key in ("median", "p90", "max"))
             lines.append(f"| {engine} | {name} | {found['rows']} | {errors} | {found['mean_signed']:+.1%} |")
+    return "\n".join(lines)
+
+
+def _memory(result: dict[str, Any]) -> str:
+    """One line a board: what tinymembench measured, and what the simulated core reaches."""
+    if not result:
+        return ""
+    lines = ["| board | core | copied, GB/s | filled, GB/s | random read of 16 MiB, ns over L1 |", "| --- " * 5 + "|"]
+    for row in result["rows"]:
+        cells = [f"{row['simulated'][kind]:g} for {row[kind]:g} ({row['errors'][kind]:+.0%})" for kind in row["errors"]]
+        lines.append(f"| {row['target']} | {row['core']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runner_common.h"
+#include "session_engine.h"
 
 #ifndef EDGEKIT_RUNTIME_VERSION
 #define EDGEKIT_RUNTIME_VERSION ""  // the libraries do not tell their version
@@ -256,45 +257,37 @@ class Session {
     std::int64_t arena_bytes_ = 0;
 };
 
-class ExecuTorchEngine : public Engine {
+class ExecuTorchEngine : public LoggedSessionEngine<Session> {
   public:
-    explicit ExecuTorchEngine(const Options& options) : options_(options) {}
+    using LoggedSessionEngine::LoggedSessionEngine;
 
     std::string runtime() const override { return "ExecuTorch"; }
     std::string version() const override { return EDGEKIT_RUNTIME_VERSION; }
-    const std::vector<Tensor>& inputs() const override { return session_->inputs(); }
-    const std::vector<Tensor>& outputs() const override { return session_->outputs(); }
-    std::optional<std::int64_t> arena_bytes() const override { return session_->arena_bytes(); }
-
-    void load() override {
-        set_threads();
-        session_ = with_log([&] { return std::make_unique<Session>(options_, nullptr); });
-        last_inputs_.resize(session_->inputs().size());
-    }
-
-    void set_input(std::size_t index, const std::byte* data) override {
-        last_inputs_[index].assign(data, data + session_->inputs()[index].bytes());
-        session_->set_input(index, data);
-    }
-
-    void run() override {
-        try {
-            session_->run();
-        } catch (const Failure&) {  // once more, to hear why
-            with_log([&] { session_->run(); });
-            throw;
-        }
-    }
-
-    Bytes output(std::size_t index) override { return session_->output(index); }
+    std::optional<std::int64_t> arena_bytes() const override { return session().arena_bytes(); }
 
     // A session of its own: the counted one runs without a tracer, as in an application.
     std::vector<Operator> operators() override {
         std::vector<Operator> found;
-        auto traced = with_log([&] { return std::make_unique<Session>(options_, &found); });
-        for (std::size_t at = 0; at < last_inputs_.size(); ++at) traced->set_input(at, last_inputs_[at].data());
+        auto traced = with_log([&] { return std::make_unique<Session>(options(), &found); });
+        feed(*traced);
         traced->run();
         return found;
+    }
+
+  protected:
+    std::unique_ptr<Session> open() override {
+        set_threads();
+        return with_log([this] { return std::make_unique<Session>(options(), nullptr); });
+    }
+
+    // Error codes do not name the operator or the backend that is missing; the lines of the log that begin with "E" do.
+    Explanation explain(const std::string& log) const override {
+        std::istringstream lines(log);
+        std::string found;
+        for (std::string line; std::getline(lines, line);) {
+            if (line.compare(0, 2, "E ") == 0) found += line + "\n";
+        }
+        return {found, word_after(found, "kernel '", "'")};
     }
 
   private:
@@ -302,37 +295,10 @@ class ExecuTorchEngine : public Engine {
     // that it is resized before anything is loaded.
     void set_threads() const {
         auto* pool = executorch::extension::threadpool::get_threadpool();
-        const auto wanted = static_cast<std::uint32_t>(options_.threads);
+        const auto wanted = static_cast<std::uint32_t>(options().threads);
         if (pool->get_thread_count() == wanted) return;
         if (!pool->_unsafe_reset_threadpool(wanted)) throw Failure("load", "cannot set the number of threads");
     }
-
-    // Error codes do not name the operator or the backend that is missing; the log does.
-    template <typename Work>
-    auto with_log(Work work) -> decltype(work()) {
-        StderrCapture log(options_.output_dir + "/runtime.log");
-        try {
-            return work();
-        } catch (const Failure& failure) {
-            const std::string text = errors_in(log.text());
-            throw Failure(failure.stage(), std::string(failure.what()) + "\n" + text,
-                          word_after(text, "kernel '", "'"));
-        }
-    }
-
-    // The lines of the log that begin with "E".
-    static std::string errors_in(const std::string& log) {
-        std::istringstream lines(log);
-        std::string found;
-        for (std::string line; std::getline(lines, line);) {
-            if (line.compare(0, 2, "E ") == 0) found += line + "\n";
-        }
-        return found;
-    }
-
-    const Options& options_;
-    std::unique_ptr<Session> session_;
-    std::vector<Bytes> last_inputs_;
 };
 
 }  // namespace

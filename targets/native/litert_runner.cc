@@ -11,6 +11,7 @@
 
 #include "litert_c_api.h"
 #include "runner_common.h"
+#include "session_engine.h"
 
 #ifndef EDGEKIT_RUNTIME_VERSION
 #define EDGEKIT_RUNTIME_VERSION ""  // the library does not tell its version
@@ -298,42 +299,19 @@ class Session {
     LiteRtProfiler profiler_ = nullptr;
 };
 
-class LiteRtEngine : public Engine {
+class LiteRtEngine : public LoggedSessionEngine<Session> {
   public:
-    explicit LiteRtEngine(const Options& options) : options_(options) {}
+    using LoggedSessionEngine::LoggedSessionEngine;
 
     std::string runtime() const override { return "LiteRT"; }
     std::string version() const override { return EDGEKIT_RUNTIME_VERSION; }
-    const std::vector<Tensor>& inputs() const override { return session_->inputs(); }
-    const std::vector<Tensor>& outputs() const override { return session_->outputs(); }
-
-    void load() override {
-        session_ = with_log([&] { return std::make_unique<Session>(options_, false); });
-        last_inputs_.resize(session_->inputs().size());
-    }
-
-    void set_input(std::size_t index, const std::byte* data) override {
-        last_inputs_[index].assign(data, data + session_->inputs()[index].bytes());
-        session_->set_input(index, data);
-    }
-
-    void run() override {
-        try {
-            session_->run();
-        } catch (const Failure&) {  // once more, to hear why
-            with_log([&] { session_->run(); });
-            throw;
-        }
-    }
-
-    Bytes output(std::size_t index) override { return session_->output(index); }
 
     // A session of its own: the counted one is loaded without a profiler, as an application loads it.
     std::vector<Operator> operators() override {
-        auto session = with_log([&] { return std::make_unique<Session>(options_, true); });
-        for (std::size_t at = 0; at < last_inputs_.size(); ++at) session->set_input(at, last_inputs_[at].data());
+        auto profiled = with_log([this] { return std::make_unique<Session>(options(), true); });
+        feed(*profiled);
         std::vector<Operator> found;
-        for (const LiteRtProfilerEvent& event : session->profiled_run()) {
+        for (const LiteRtProfilerEvent& event : profiled->profiled_run()) {
             const bool delegated = event.event_type == kLiteRtEventDelegatedOperator;
             if (!delegated && event.event_type != kLiteRtEventOperator) continue;
             const std::string tag = event.tag == nullptr ? "" : event.tag;
@@ -342,19 +320,14 @@ class LiteRtEngine : public Engine {
         return found;
     }
 
-  private:
-    // LiteRT's status codes say little; what failed, and at which operator, is in its log.
-    template <typename Work>
-    auto with_log(Work work) -> decltype(work()) {
-        StderrCapture log(options_.output_dir + "/runtime.log");
-        try {
-            return work();
-        } catch (const Failure& failure) {
-            const std::string text = log.text();
-            throw Failure(failure.stage(), std::string(failure.what()) + "\n" + text, operator_in(text));
-        }
+  protected:
+    std::unique_ptr<Session> open() override {
+        return with_log([this] { return std::make_unique<Session>(options(), false); });
     }
 
+    Explanation explain(const std::string& log) const override { return {log, operator_in(log)}; }
+
+  private:
     static std::string operator_in(const std::string& log) {
         for (const char* before : {"unresolved custom op: ", "Didn't find op for builtin opcode '"}) {
             const std::string name = word_after(log, before, ".'\n ");
@@ -364,10 +337,6 @@ class LiteRtEngine : public Engine {
         const auto at = log.find("Node number ");
         return at == std::string::npos ? "" : word_after(log.substr(at), "(", ")");
     }
-
-    const Options& options_;
-    std::unique_ptr<Session> session_;
-    std::vector<Bytes> last_inputs_;
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "onnxruntime_c_api_subset.h"
 #include "runner_common.h"
+#include "session_engine.h"
 
 namespace edgekit {
 namespace {
@@ -267,50 +268,37 @@ class Session {
     std::vector<Tensor> outputs_;
 };
 
-class OnnxRuntimeEngine : public Engine {
+class OnnxRuntimeEngine : public SessionEngine<Session> {
   public:
-    explicit OnnxRuntimeEngine(const Options& options) : options_(options) {}
+    using SessionEngine::SessionEngine;
 
     std::string runtime() const override { return "ONNX Runtime"; }
     std::string version() const override { return OrtGetApiBase()->GetVersionString(); }
-    const std::vector<Tensor>& inputs() const override { return session_->inputs(); }
-    const std::vector<Tensor>& outputs() const override { return session_->outputs(); }
-
-    void load() override {
-        session_ = std::make_unique<Session>(options_, options_.profile_nodes ? prefix() : "");
-        last_inputs_.resize(session_->inputs().size());
-    }
-
-    void set_input(std::size_t index, const std::byte* data) override {
-        last_inputs_[index].assign(data, data + session_->inputs()[index].bytes());
-        session_->set_input(index, data);
-    }
-
-    void run() override { session_->run(); }
-    Bytes output(std::size_t index) override { return session_->output(index); }
-    std::optional<std::int64_t> arena_bytes() const override { return session_->arena_bytes(); }
+    std::optional<std::int64_t> arena_bytes() const override { return session().arena_bytes(); }
 
     // The nodes are in the profile, which ONNX Runtime writes as JSON: whoever reads the result reads that too.
     std::vector<Operator> operators() override {
-        if (options_.profile_nodes) return {};
-        Session profiled(options_, prefix());
-        for (std::size_t at = 0; at < last_inputs_.size(); ++at) profiled.set_input(at, last_inputs_[at].data());
+        if (options().profile_nodes) return {};
+        Session profiled(options(), prefix());
+        feed(profiled);
         profiled.run();
         profile_ = profiled.end_profiling();
         return {};
     }
 
     std::string profile_file() override {
-        if (profile_.empty() && options_.profile_nodes) profile_ = session_->end_profiling();
+        if (profile_.empty() && options().profile_nodes) profile_ = session().end_profiling();
         return profile_;
     }
 
-  private:
-    std::string prefix() const { return options_.output_dir + "/profile"; }
+  protected:
+    std::unique_ptr<Session> open() override {
+        return std::make_unique<Session>(options(), options().profile_nodes ? prefix() : "");
+    }
 
-    const Options& options_;
-    std::unique_ptr<Session> session_;
-    std::vector<Bytes> last_inputs_;
+  private:
+    std::string prefix() const { return options().output_dir + "/profile"; }
+
     std::string profile_;
 };
 

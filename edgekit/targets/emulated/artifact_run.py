@@ -120,6 +120,7 @@ def run_on_guest(
     work: Path,
     *,
     samples: Sequence[Sequence[Array]],
+    operators: bool = True,
     profile_nodes: bool = False,
     trace: TraceSink | None = None,
 ) -> GuestSide:
@@ -130,6 +131,7 @@ def run_on_guest(
         host: Its inputs and outputs.
         work: Scratch folder, emptied first.
         samples: To feed; the first is counted.
+        operators: Whether the runtime is to list its operators, which takes as long as all the rest.
         profile_nodes: Whether ONNX Runtime's profiler tells its nodes apart.
         trace: Reader of the trace.
 
@@ -146,6 +148,7 @@ def run_on_guest(
         outputs=host.outputs,
         work_dir=work,
         warmup=WARMUP,
+        operators=operators,
         profile_nodes=profile_nodes,
     )
     watches = operator_watches(job.runtime, job.libraries, twin_folders=job.twins)

@@ -15,22 +15,18 @@ rows no quantile would mean more. A core without rows has the widest band of all
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import TargetError
-from edgekit.records import LatencyEstimateMs
 from edgekit.targets.devices import packaged_targets
+from edgekit.targets.estimates import UNKNOWN, Band
 
 Layer = Literal["static", "trace"]
 Anchoring = Literal["unanchored", "anchored"]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-UNKNOWN = 1.0
-"""The error of a model that no row judges: the true time may be anything above half of the estimate."""
 
 
 class _Strict(BaseModel):
@@ -52,14 +48,6 @@ class ErrorBands(_Strict):
     schema_version: Literal[1]
     method: str = "published rows of devices that the model was not adjusted on"
     cores: dict[str, dict[Layer, dict[Anchoring, RowErrors]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Band:
-    """The error that an estimate may have, as a share of the true time, and what that rests on."""
-
-    error: float
-    basis: str
 
 
 def bands_path() -> Path:
@@ -122,32 +110,4 @@ def _told(errors: RowErrors, core: str, layer: Layer, anchoring: Anchoring) -> s
     return (
         f"{rows} of {devices} with {core} that the {layer} model was held out from ({anchoring}): "
         f"error {errors.median:.0%} median, {errors.max:.0%} at most"
-    )
-
-
-def estimate(unanchored_ms: float, factor: float, anchors: tuple[str, ...], band: Band) -> LatencyEstimateMs:
-    """Put an estimate into its band.
-
-    Args:
-        unanchored_ms: What the model says.
-        factor: Measured over estimated time of the anchors; 1 without any.
-        anchors: What scaled it.
-        band: Its error and basis.
-
-    Example:
-        >>> found = estimate(10.0, 1.0, (), Band(error=0.25, basis="8 rows"))
-        >>> found.low, round(found.high, 2)
-        (8.0, 13.33)
-    """
-    median = unanchored_ms * factor
-    basis = f"anchored on {', '.join(anchors)}; {band.basis}" if anchors else band.basis
-    return LatencyEstimateMs(
-        median=median,
-        mean=median,
-        unanchored=unanchored_ms,
-        low=median / (1 + band.error),
-        high=median / (1 - band.error) if band.error < 1 else None,
-        error=band.error,
-        basis=basis,
-        anchors=anchors,
     )

@@ -6,6 +6,7 @@ latencies of models; where nothing was published or measured, ``estimate:`` give
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,11 @@ NO_QUEUE: Final = "none"
 _KNOWN_FEATURES: Final = frozenset(
     {"fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid"}
     | {"asimdrdm", "lrcpc", "dcpop", "asimddp"}
+)
+
+
+_OPERATION: Final = re.compile(
+    r"(?P<port>[A-Za-z]\w*)(?:\*(?P<cycles>[1-9]|[1-5]\d|6[0-4])|@(?P<delay>[1-9]|[1-5]\d|6[0-3]))?"
 )
 
 
@@ -58,12 +64,17 @@ class ClassEntry(_Sourced):
 
     latency: int = Field(ge=1, le=100)
     """Cycles from issue to result."""
+    step: int = Field(default=0, ge=0, le=16)
+    """Of a load to several registers: cycles from one register's result to the next one's."""
     forward: int | None = Field(default=None, ge=1, le=100)
     """Cycles from issue to the accumulator operand of the next multiply-accumulate; left out: ``latency``."""
     slots: int | None = Field(default=None, ge=1, le=32)
     """Dispatch slots (in an in-order core: issue slots); left out: one for each operation, in an in-order core one."""
+    first: bool | None = None
+    """In-order cores: it cannot be the second instruction of a pair; left out: it can."""
     uops: tuple[str, ...]
-    """Operations: a port or group, and ``*N`` where it keeps the port busy for N cycles."""
+    """Operations: a port or group; ``*N`` where it keeps the port busy for N cycles; in-order cores: ``@N`` where it
+    keeps the port, N cycles after it issued, from instructions that would issue then."""
 
 
 class Canonical(_Strict):
@@ -185,12 +196,21 @@ class CoreTable(_Strict):
     def _bad_operations(self, entry: ClassEntry) -> Iterator[str]:
         if len(entry.uops) > MAX_OPERATIONS:
             yield f"expected at most {MAX_OPERATIONS} operations, received {len(entry.uops)}"
+        if entry.first and not self.pipeline.in_order:
+            yield "expected `first` only in a core that issues in order"
         for text in entry.uops:
-            name, _, cycles = text.partition("*")
-            if name not in self.ports and name not in self.groups:
-                yield f"port or group {name!r} is not declared. {nearest(name, [*self.ports, *self.groups])}"
-            if cycles and not (cycles.isdecimal() and 1 <= int(cycles) <= 64):
-                yield f"expected PORT*CYCLES with 1 to 64 cycles, received {text!r}"
+            yield from self._bad_operation(text)
+
+    def _bad_operation(self, text: str) -> Iterator[str]:
+        match = _OPERATION.fullmatch(text)
+        if match is None:
+            yield f"expected PORT, PORT*CYCLES with 1 to 64 cycles or PORT@DELAY with 1 to 63, received {text!r}"
+            return
+        name = match["port"]
+        if name not in self.ports and name not in self.groups:
+            yield f"port or group {name!r} is not declared. {nearest(name, [*self.ports, *self.groups])}"
+        if match["delay"] and not self.pipeline.in_order:
+            yield f"expected PORT@DELAY only in a core that issues in order, received {text!r}"
 
     def _bad_sources(self) -> Iterator[str]:
         for place, entry in self.entries():
@@ -323,9 +343,9 @@ def _class_line(table: CoreTable, name: str) -> str:
     slots = entry.slots or (1 if table.pipeline.in_order else max(1, len(entry.uops)))
     numbers = {port: index for index, port in enumerate(table.ports)}
     operations = []
-    for text in entry.uops:
-        group, _, cycles = text.partition("*")
-        mask = sum(1 << numbers[port] for port in table.ports_of(group))
-        operations.append(f"{mask}:{cycles or 1}")
-    head = f"class {CLASSES.index(name)} {entry.latency} {entry.forward or entry.latency} {slots} {len(operations)}"
+    for match in filter(None, map(_OPERATION.fullmatch, entry.uops)):
+        mask = sum(1 << numbers[port] for port in table.ports_of(match["port"]))
+        operations.append(f"{mask}:{match['cycles'] or 1}:{match['delay'] or 0}")
+    times = f"{entry.latency} {entry.step} {entry.forward or entry.latency}"
+    head = f"class {CLASSES.index(name)} {times} {slots} {int(bool(entry.first))} {len(operations)}"
     return " ".join([head, *operations])

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekit.contracts import load_entry
 from edgekit.errors import ArtifactError
-from edgekit.records import EmulatedParity, GuestMemoryBytes, InstructionCounts, RuntimeInfo
+from edgekit.records import DeviceParity, GuestMemoryBytes, InstructionCounts, RuntimeInfo
 from edgekit.store.atomic import digest_path
 from edgekit.store.cache import StageCache, Workspace, cache_root, stage_key
 from edgekit.targets.emulated.artifact_run import (
@@ -29,9 +29,11 @@ from edgekit.targets.emulated.artifact_run import (
 )
 from edgekit.targets.emulated.attribution import attribute
 from edgekit.targets.emulated.classes import count_classes
+from edgekit.targets.emulated.cores import load_core
 from edgekit.targets.emulated.layers import CountedOperator, counted_operators
-from edgekit.targets.emulated.outputs import Sides, compare_sides, parity_notes, stack_samples
+from edgekit.targets.emulated.runner import RunnerOperator
 from edgekit.targets.emulated.symbols import read_symbols
+from edgekit.verify.device_parity import Sides, compare_sides, parity_notes, stack_samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,15 @@ class CountedRun:
     counts: InstructionCounts
     memory_bytes: GuestMemoryBytes
     operators: tuple[CountedOperator, ...]
-    parity: EmulatedParity
+    parity: DeviceParity
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedOperators:
+    """What a runtime said that it runs, in the order of execution."""
+
+    operators: tuple[RunnerOperator, ...]
 
 
 def runs_cache() -> StageCache:
@@ -105,10 +114,14 @@ def _reads(job: GuestJob) -> dict[str, Any]:
 def _make(job: GuestJob, workspace: Workspace, key: str) -> CountedRun:
     """Run on this machine, run on the guest, compare, attribute."""
     host = run_on_host(job.request)
-    made = run_on_guest(job, host, workspace.scratch / "count", samples=host.samples)
+    listed = _kept_list(job)
+    made = _count(job, host, workspace, listed)
     operators, operators_file, notes = _operators(job, host, made, workspace)
+    if listed is not None and notes:  # this processor runs other operators: it has to list its own
+        made = _count(job, host, workspace, None)
+        operators, operators_file, notes = _operators(job, host, made, workspace)
     guest_outputs, host_outputs = stack_samples(made.result.outputs), stack_samples(host.results)
-    parity = compare_sides(host.outputs, Sides(guest=guest_outputs, host=host_outputs, **host.references))
+    parity = compare_sides(host.outputs, Sides(device=guest_outputs, host=host_outputs, **host.references))
     counts_file = _keep(made, workspace)
     return CountedRun(
         key=key,
@@ -126,8 +139,34 @@ def _make(job: GuestJob, workspace: Workspace, key: str) -> CountedRun:
         ),
         operators=operators,
         parity=parity,
-        notes=(*_run_notes(made), *notes, *parity_notes(parity)),
+        notes=(*_run_notes(made), *notes, *parity_notes(parity, "the phone")),
     )
+
+
+def _count(job: GuestJob, host: HostSide, workspace: Workspace, listed: ListedOperators | None) -> GuestSide:
+    """Run and count; operators that no other run has listed yet are listed, and kept for the next processor."""
+    made = run_on_guest(job, host, workspace.scratch / "count", samples=host.samples, operators=listed is None)
+    if listed is not None:
+        return replace(made, result=replace(made.result, operators=listed.operators))
+    reads = _list_reads(job)
+    cache, key = runs_cache(), stage_key("operators", reads)
+    with cache.producing(key, anew=False):
+        cache.commit("operators", key, ListedOperators(operators=made.result.operators), reads)
+    return made
+
+
+def _kept_list(job: GuestJob) -> ListedOperators | None:
+    return runs_cache().find("operators", stage_key("operators", _list_reads(job)), ListedOperators)
+
+
+def _list_reads(job: GuestJob) -> dict[str, Any]:
+    """Return what decides which operators a runtime makes of an artifact; kernels within them may differ by core."""
+    return {
+        "artifact": digest_path(job.request.artifact),
+        "format": job.request.format,
+        "tools": job.tools.key,
+        "features": load_core(job.persona.core).features,
+    }
 
 
 def _keep(made: GuestSide, workspace: Workspace) -> Path:

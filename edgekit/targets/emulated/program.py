@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.errors import TargetError, ToolError, UserInputError
 from edgekit.records import InstructionCounts, LatencyEstimateMs, ModelLayer
-from edgekit.targets.emulated.bands import Layer, band_of, estimate, read_bands
+from edgekit.targets.emulated.bands import Layer, band_of, read_bands
 from edgekit.targets.emulated.calibration import anchoring, read_anchors
 from edgekit.targets.emulated.classes import count_classes
 from edgekit.targets.emulated.cores import load_core
@@ -26,9 +26,10 @@ from edgekit.targets.emulated.place import CycleEstimate, place_of
 from edgekit.targets.emulated.reads import estimator_of
 from edgekit.targets.emulated.setup import Toolchain, toolchain
 from edgekit.targets.emulated.spec import EmulatedDevice
-from edgekit.targets.emulated.static_model import estimate_static
+from edgekit.targets.emulated.static_model import estimate_static, stored_working_sets
 from edgekit.targets.emulated.symbols import read_symbols
 from edgekit.targets.emulated.trace_model import prepare_trace
+from edgekit.targets.estimates import estimate
 from edgekit.targets.schema import Device
 
 SCHEMA_VERSION: Final = 1
@@ -182,7 +183,9 @@ class _Session:
         folder = self.work / "model"
         folder.mkdir()
         if self.request.model == "static":
-            return estimate_static(counts, [placed], coresim=self.tools.coresim, work_dir=folder)[0]
+            sets = stored_working_sets(counts)
+            (found,) = estimate_static(counts, [placed], coresim=self.tools.coresim, work_dir=folder, working_sets=sets)
+            return found
         trace = prepare_trace(counts, [placed], coresim=self.tools.coresim, work_dir=folder)
         self._run("trace", whole=not _is_marked(counts), trace=trace.sink)
         return trace.read()[0]
@@ -269,6 +272,9 @@ def _latency(
     layer: Layer = "static" if cycles.model == "static" else "trace"
     anchors = anchoring(read_anchors(device.name), layer, estimator_of(device, layer))
     band = band_of(read_bands(), placed.core.name, layer, anchored=bool(anchors.anchors))
-    notes = ("the static model has no memory term here: it takes all data to be in the first-level cache",)
+    notes = (
+        "the static model's memory term is of what vector instructions store, twice; what the program only reads, such "
+        "as weights, is not in it",
+    )
     found = estimate(cycles.milliseconds(placed.place), anchors.factor, anchors.anchors, band)
     return found, (*anchors.notes, *(notes if layer == "static" else ()))

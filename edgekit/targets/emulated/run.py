@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edgekit.errors import TargetError, UnsupportedError
 from edgekit.records import EmulatedOperator, EmulatedProfile, LatencyEstimateMs, ProfileConfig
 from edgekit.targets.emulated.artifact_run import WARMUP, GuestJob
-from edgekit.targets.emulated.bands import band_of, estimate, read_bands
+from edgekit.targets.emulated.bands import band_of, read_bands
 from edgekit.targets.emulated.calibration import Anchoring, Layer, anchoring, read_anchors
 from edgekit.targets.emulated.cores import load_core
 from edgekit.targets.emulated.coresim import PlacedCore
@@ -21,6 +21,7 @@ from edgekit.targets.emulated.reads import core_digest, estimator_of
 from edgekit.targets.emulated.setup import Toolchain, toolchain
 from edgekit.targets.emulated.spec import SPEC, EmulatedDevice
 from edgekit.targets.emulated.timing import Cycles, model_cycles
+from edgekit.targets.estimates import estimate
 from edgekit.targets.schema import ProfileRequest
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from edgekit.contracts import Refusal, TargetSpec
 from edgekit.errors import nearest
-from edgekit.records import EmulatedProfile
 from edgekit.targets.devices import core_names
 from edgekit.targets.schema import Device
+from edgekit.targets.sourced import check_sources, find_source
 
 Feature = Literal["neon", "fp16", "dotprod", "i8mm", "bf16", "sve", "sve2"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -112,13 +111,7 @@ class EmulatedDevice(Device):
         names = [cluster.name for cluster in self.clusters]
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no cluster {self.primary!r}. {nearest(self.primary, names)}")
-        numbers = list(self.numbers())
-        unsourced = [key for key in numbers if self.source(key) is None]
-        if unsourced:
-            raise ValueError(f"sources: no source for {', '.join(unsourced)}; every number needs one")
-        idle = [pattern for pattern in self.sources if not any(fnmatchcase(key, pattern) for key in numbers)]
-        if idle:
-            raise ValueError(f"sources: {', '.join(map(repr, idle))} name no number. {nearest(idle[0], numbers)}")
+        check_sources(self.sources, list(self.numbers()))
         return self
 
     @property
@@ -130,9 +123,7 @@ class EmulatedDevice(Device):
 
     def source(self, key: str) -> str | None:
         """Return where a number is from: its own entry before a pattern's; None when none names it."""
-        if key in self.sources:
-            return self.sources[key]
-        return next((text for pattern, text in self.sources.items() if fnmatchcase(key, pattern)), None)
+        return find_source(self.sources, key)
 
     def numbers(self) -> Iterator[str]:
         """Yield the dotted key of every number, as ``sources`` names them."""
@@ -154,7 +145,7 @@ SPEC = TargetSpec(
     profile="edgekit.targets.emulated.run:profile_emulated",
     diagnose="edgekit.targets.emulated.machine:diagnose_emulated",
     setup="edgekit.targets.emulated.setup:set_up_kind",
-    result=EmulatedProfile,
+    kinds=("emulated",),
     figures=("latency_p50", "instructions", "load_instructions", "peak_memory"),
     runs=(("tflite", "xnnpack"), ("executorch", "xnnpack"), ("executorch", "portable"), ("onnx", "cpu")),
     why_not="the guest is Linux on Arm with LiteRT, ExecuTorch and ONNX Runtime; Core ML exists on Apple systems only",

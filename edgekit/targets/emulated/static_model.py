@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 from edgekit.errors import ToolError
 from edgekit.targets.emulated.coresim import PlacedCore, core_arguments, run_coresim
 from edgekit.targets.emulated.counts import Counts
-from edgekit.targets.emulated.decode import write_decode_table
+from edgekit.targets.emulated.decode import decode_words, write_decode_table
+from edgekit.targets.emulated.mnemonics import CLASSES
 from edgekit.targets.emulated.place import CorePlace, CycleEstimate
 
 _SECONDS: Final = 300.0
+_VECTOR_STORES: Final = tuple(
+    index for index, name in enumerate(CLASSES) if name.startswith("store_") and name not in ("store_x", "store_pair_x")
+)
 
 
 def estimate_static(
@@ -55,6 +59,31 @@ def estimate_static(
     block_cycles = _block_cycles(counts, cores, coresim, work_dir)
     touched = np.zeros(counts.num_segments) if working_sets is None else np.asarray(working_sets, dtype=np.float64)
     return tuple(_estimate(counts, placed, block_cycles[:, i], touched) for i, placed in enumerate(cores))
+
+
+def stored_working_sets(counts: Counts) -> tuple[float, ...]:
+    """Return about how many bytes each segment touches, where nothing but the counts is known.
+
+    What vector instructions store is taken to be activations: written once, and read once by this segment or a later
+    one. A program's constants cannot be told from its other loads and are not in it; a buffer that is written again and
+    again counts each time.
+    """
+    stored = _vector_store_bytes(counts)
+    touched = np.zeros(counts.num_segments)
+    np.add.at(touched, counts.segments, 2.0 * counts.counts.astype(np.float64) * stored[counts.blocks])
+    return tuple(touched.tolist())
+
+
+def _vector_store_bytes(counts: Counts) -> NDArray[np.float64]:
+    """``f64[blocks]``: bytes that one execution stores from vector registers."""
+    stored = np.zeros(len(counts.words))
+    if counts.words:
+        words, places = np.unique(np.concatenate(counts.words), return_inverse=True)
+        decoded = decode_words(words)
+        each = np.where(np.isin(decoded.classes, _VECTOR_STORES), decoded.store_bytes, 0)
+        block = np.repeat(np.arange(len(counts.words)), counts.lengths.astype(np.int64))
+        np.add.at(stored, block, each[places.reshape(-1)])
+    return stored
 
 
 def _block_cycles(counts: Counts, cores: Sequence[PlacedCore], coresim: Path, work_dir: Path) -> NDArray[np.float64]:

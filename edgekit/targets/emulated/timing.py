@@ -36,6 +36,21 @@ class Cycles:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedRun:
+    """A run whose cycles are wanted on a core at its place.
+
+    Attributes:
+        run: Its counts.
+        placed: The core and the place.
+        estimator: Digest of the model, the core and the place.
+    """
+
+    run: CountedRun
+    placed: PlacedCore
+    estimator: str
+
+
 def model_cycles(job: GuestJob, run: CountedRun, placed: PlacedCore, layer: Layer, estimator: str) -> Cycles:
     """Model a run on a core at its place; kept, so that asking again costs nothing.
 
@@ -49,14 +64,46 @@ def model_cycles(job: GuestJob, run: CountedRun, placed: PlacedCore, layer: Laye
     Raises:
         ToolError: The core simulator or the guest failed.
     """
-    reads: dict[str, Any] = {"run": run.key, "estimator": estimator, "layer": layer}
+    reads = _reads(run, layer, estimator)
     cache, key = runs_cache(), stage_key("cycles", reads)
     found = cache.find("cycles", key, Cycles)
     if found is not None:
         return found
     with cache.producing(key, anew=False) as workspace:
-        made = (_trace if layer == "trace" else _static)(job, run, placed, workspace.scratch)
+        if layer == "static":
+            made = _static(job, run, placed, workspace.scratch)
+        else:
+            (estimate,) = _trace(job, run, [placed], workspace.scratch)
+            made = _traced_cycles(job, run, placed, estimate, workspace.scratch)
         return cache.commit("cycles", key, made, reads)
+
+
+def trace_together(job: GuestJob, wanted: Sequence[TracedRun]) -> None:
+    """Trace the guest once for several cores, and keep the cycles where `model_cycles` finds them.
+
+    Args:
+        job: What the guest is started with: of any of the runs.
+        wanted: Runs of the job's artifact that executed the same kernels (`Counts.fingerprint`), each on its core.
+
+    Raises:
+        ToolError: The core simulator or the guest failed.
+    """
+    cache = runs_cache()
+    keys = [stage_key("cycles", _reads(one.run, "trace", one.estimator)) for one in wanted]
+    missing = [(key, one) for key, one in zip(keys, wanted, strict=True) if cache.find("cycles", key, Cycles) is None]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
+        work = Path(folder)
+        estimates = _trace(job, missing[0][1].run, [one.placed for _, one in missing], work)
+        for (key, one), estimate in zip(missing, estimates, strict=True):
+            with cache.producing(key, anew=False):
+                made = _traced_cycles(job, one.run, one.placed, estimate, work)
+                cache.commit("cycles", key, made, _reads(one.run, "trace", one.estimator))
+
+
+def _reads(run: CountedRun, layer: Layer, estimator: str) -> dict[str, Any]:
+    return {"run": run.key, "estimator": estimator, "layer": layer}
 
 
 def _static(job: GuestJob, run: CountedRun, placed: PlacedCore, work: Path) -> Cycles:
@@ -96,14 +143,17 @@ def _by_operator(run: CountedRun, estimate: CycleEstimate) -> tuple[float, ...]:
     return tuple(sum(cycles[segment] for segment in one.segments) for one in run.operators)
 
 
-def _trace(job: GuestJob, run: CountedRun, placed: PlacedCore, work: Path) -> Cycles:
+def _trace(job: GuestJob, run: CountedRun, cores: Sequence[PlacedCore], work: Path) -> tuple[CycleEstimate, ...]:
     """Run the guest once more, streaming into the core simulator."""
     host = run_on_host(job.request)
     folder = work / "simulation"
     folder.mkdir(exist_ok=True)
-    model = prepare_trace(read_counts(run.counts_file), [placed], coresim=job.tools.coresim, work_dir=folder)
-    run_on_guest(job, host, work / "trace", samples=host.samples[:1], trace=model.sink)
-    (estimate,) = model.read()
+    model = prepare_trace(read_counts(run.counts_file), cores, coresim=job.tools.coresim, work_dir=folder)
+    run_on_guest(job, host, work / "trace", samples=host.samples[:1], operators=False, trace=model.sink)
+    return model.read()
+
+
+def _traced_cycles(job: GuestJob, run: CountedRun, placed: PlacedCore, estimate: CycleEstimate, work: Path) -> Cycles:
     if run.counts_file == run.operators_file:
         return Cycles(total=estimate.cycles, by_operator=_by_operator(run, estimate))
     static = _static(job, run, placed, work)

@@ -80,21 +80,25 @@ static int store_field(CoreConfig *config, const char *key, double value) {
     return -1;
 }
 
-/* "class INDEX LATENCY FORWARD SLOTS COUNT PORTS:OCCUPANCY ..." */
+/* "class INDEX LATENCY STEP FORWARD SLOTS FIRST COUNT PORTS:OCCUPANCY:DELAY ..." */
 static void parse_class(CoreConfig *config, const char *path, const char *line) {
-    int index, count, used;
+    int index, first, count, used;
     ClassTiming timing = {.present = true};
-    if (sscanf(line, "class %d %d %d %d %d%n", &index, &timing.latency, &timing.forward, &timing.slots, &count, &used) != 5)
+    if (sscanf(line, "class %d %d %d %d %d %d %d%n", &index, &timing.latency, &timing.step, &timing.forward, &timing.slots,
+               &first, &count, &used) != 7)
         refuse(path, "not a class", line);
+    timing.first = first != 0;
     if (index < 0 || index >= MAX_CLASSES || count < 0 || count > MAX_OPERATIONS)
         refuse(path, "class or number of operations out of range", line);
     const char *rest = line + used;
     for (int i = 0; i < count; i++) {
         Operation *operation = &timing.operations[i];
-        if (sscanf(rest, " %u:%d%n", &operation->ports, &operation->occupancy, &used) != 2)
+        if (sscanf(rest, " %u:%d:%d%n", &operation->ports, &operation->occupancy, &operation->delay, &used) != 3)
             refuse(path, "not a list of operations", line);
         if (operation->ports == 0 || operation->ports >> MAX_PORTS || operation->occupancy < 1 || operation->occupancy > 64)
             refuse(path, "an operation needs one port or more, and takes 1 to 64 cycles", line);
+        if (operation->delay < 0 || operation->delay > MAX_DELAY)
+            refuse(path, "an operation takes its port at issue or up to 63 cycles later", line);
         rest += used;
     }
     timing.num_operations = count;
@@ -140,6 +144,10 @@ static void check(const CoreConfig *config, const char *path) {
         refuse(path, "must be 1 or more", "dispatch_width, retire_width, reorder_buffer");
     if (config->levels[0].bytes <= 0 || config->memory_bytes_per_cycle <= 0)
         refuse(path, "must be above 0", "l1_bytes, memory_bytes_per_cycle");
+    for (int i = 0; i < MAX_CLASSES; i++)
+        for (int k = 0; k < config->classes[i].num_operations; k++)
+            if (!config->in_order && (config->classes[i].first || config->classes[i].operations[k].delay))
+                refuse(path, "only cores that issue in order have them", "delayed ports, classes that issue first");
     for (int i = 0; i < MAX_LEVELS; i++) {
         const CacheConfig *level = &config->levels[i];
         if (level->bytes > 0 && (level->ways < 1 || level->bytes_per_cycle <= 0 || level->outstanding < 1))

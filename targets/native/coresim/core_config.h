@@ -5,12 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MAX_CLASSES = 128, MAX_OPERATIONS = 12, MAX_PORTS = 20, MAX_QUEUES = 12, MAX_LEVELS = 3, MAX_NAME = 64 };
+enum { MAX_CLASSES = 128, MAX_OPERATIONS = 12, MAX_PORTS = 20, MAX_QUEUES = 12, MAX_LEVELS = 3, MAX_NAME = 64, MAX_DELAY = 63 };
 
 /* One micro-operation: the ports that can do it, and for how many cycles it keeps one of them busy. */
 typedef struct {
     uint32_t ports;
     int occupancy;
+    int delay; /* 0; else, in order only: it takes the port that many cycles after issue, from others that issue then */
     int queue; /* the issue queue that it waits in: that of its first port */
 } Operation;
 
@@ -18,8 +19,10 @@ typedef struct {
 typedef struct {
     bool present;
     int latency;      /* issue to result */
+    int step;         /* how much later each further register of a load is there */
     int forward;      /* issue to the accumulator operand of the next multiply-accumulate */
     int slots;        /* dispatch slots; an in-order core: issue slots */
+    bool first;       /* in order only: cannot be the second of a pair, so it issues first in its cycle */
     int num_operations;
     Operation operations[MAX_OPERATIONS];
 } ClassTiming;

@@ -182,39 +182,38 @@ static bool may_prefetch(const Memory *memory, uint64_t from, uint64_t line) {
     return memory->config->prefetch_crosses_pages || from / LINES_PER_PAGE == line / LINES_PER_PAGE;
 }
 
-static void prefetch_into_first(Memory *memory, uint64_t line, double time) {
-    Cache *cache = &memory->caches[0];
-    if (cache_find(cache, line) || cache->fills[cache->next_fill] > time)
-        return; /* present, or no fill buffer to spare: prefetches are dropped, they do not wait */
+/* Whether a prefetch into a level is over and done with: false where it has to wait for a fill buffer. */
+static bool prefetch_into(Memory *memory, int level, uint64_t line, double time) {
+    Cache *cache = &memory->caches[level];
+    if (level >= memory->num_levels || cache_find(cache, line))
+        return true;
+    if (cache->fills[cache->next_fill] > time)
+        return false;
     memory->counts.prefetches++;
-    (void)fill_first_level(memory, line, time, true);
+    if (level == 0)
+        (void)fill_first_level(memory, line, time, true);
+    else
+        (void)fetch(memory, level, line, time);
+    return true;
 }
 
-static void prefetch_into_second(Memory *memory, uint64_t line, double time) {
-    Cache *cache = &memory->caches[1];
-    if (memory->num_levels < 2 || cache_find(cache, line) || cache->fills[cache->next_fill] > time)
-        return;
-    memory->counts.prefetches++;
-    (void)fetch(memory, 1, line, time);
+/* Ask for a level's lines up to `reach` strides ahead; `ahead` of them were asked for before. */
+static void run_ahead_in(Memory *memory, const Stream *stream, int level, uint64_t reach, uint64_t *ahead, double time) {
+    for (; *ahead < reach; ++*ahead) {
+        uint64_t line = stream->last + (uint64_t)(stream->stride * (int64_t)(*ahead + 1));
+        if (may_prefetch(memory, stream->last, line) && !prefetch_into(memory, level, line, time))
+            return; /* no fill buffer to spare: the stream goes on from here when it next advances */
+    }
 }
 
-/* Ask for the lines up to `distance` strides ahead that were not asked for before. */
 static void run_ahead(Memory *memory, Stream *stream, double time) {
     const CoreConfig *config = memory->config;
     int ramp = stream->confidence - config->prefetch_trigger + 1;
     uint64_t reach = ramp >= 6 ? 64 : 1ull << ramp; /* the distance grows while the stream lasts */
     uint64_t second = reach < (uint64_t)config->prefetch_l2_lines ? reach : (uint64_t)config->prefetch_l2_lines;
     uint64_t first = reach < (uint64_t)config->prefetch_l1_lines ? reach : (uint64_t)config->prefetch_l1_lines;
-    for (; stream->ahead_l2 < second; stream->ahead_l2++) {
-        uint64_t line = stream->last + (uint64_t)(stream->stride * (int64_t)(stream->ahead_l2 + 1));
-        if (may_prefetch(memory, stream->last, line))
-            prefetch_into_second(memory, line, time);
-    }
-    for (; stream->ahead_l1 < first; stream->ahead_l1++) {
-        uint64_t line = stream->last + (uint64_t)(stream->stride * (int64_t)(stream->ahead_l1 + 1));
-        if (may_prefetch(memory, stream->last, line))
-            prefetch_into_first(memory, line, time);
-    }
+    run_ahead_in(memory, stream, 1, second, &stream->ahead_l2, time);
+    run_ahead_in(memory, stream, 0, first, &stream->ahead_l1, time);
 }
 
 static void advance_stream(Memory *memory, Stream *stream, uint64_t line, double time) {
@@ -330,12 +329,13 @@ double memory_load(Memory *memory, uint64_t address, double time, double *wait) 
     return ready;
 }
 
-void memory_prefetch(Memory *memory, uint64_t address, double time) {
+double memory_prefetch(Memory *memory, uint64_t address, double time) {
     uint64_t line = address >> LINE_SHIFT;
     if (cache_find(&memory->caches[0], line))
-        return;
+        return time;
     double start = later(time, memory->caches[0].fills[memory->caches[0].next_fill]);
     (void)fill_first_level(memory, line, start, false);
+    return start;
 }
 
 /* Mark the bytes that a store writes of a line that has not been read; a line written whole never needs to be. */

@@ -77,8 +77,8 @@ double memory_load(Memory *memory, uint64_t address, double time, double *wait);
 /* A store at `time`: returns when its store buffer entry is free again. */
 double memory_store(Memory *memory, uint64_t address, unsigned bytes, double time);
 
-/* A prefetch instruction at `time`. */
-void memory_prefetch(Memory *memory, uint64_t address, double time);
+/* A prefetch instruction at `time`: returns when its line fill begins, which is when it is done. */
+double memory_prefetch(Memory *memory, uint64_t address, double time);
 
 /* The time at which a store buffer entry is free for the next store. */
 double memory_store_slot(const Memory *memory);

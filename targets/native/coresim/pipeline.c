@@ -123,13 +123,18 @@ static uint64_t operands_ready(const Pipeline *pipeline, const DecodedWord *word
     return ready;
 }
 
-static void write_results(Pipeline *pipeline, const DecodedWord *word, uint64_t issue, uint64_t done, uint64_t forward) {
+typedef struct {
+    uint64_t issue, done, forward;
+    uint64_t step; /* from one written register to the next */
+} ResultTimes;
+
+static void write_results(Pipeline *pipeline, const DecodedWord *word, ResultTimes times) {
     for (int i = 0; i < word->num_written; i++) {
-        pipeline->ready[word->written[i]] = done;
-        pipeline->forward[word->written[i]] = forward;
+        pipeline->ready[word->written[i]] = times.done + times.step * (uint64_t)i;
+        pipeline->forward[word->written[i]] = times.forward + times.step * (uint64_t)i;
     }
     if (word->writeback != NO_REGISTER)
-        pipeline->ready[word->writeback] = pipeline->forward[word->writeback] = issue + 1;
+        pipeline->ready[word->writeback] = pipeline->forward[word->writeback] = times.issue + 1;
 }
 
 /* Follow the values of base registers: an access tells its base, additions and write-back keep it known. */
@@ -177,8 +182,10 @@ static AccessTimes access_memory(Pipeline *pipeline, const DecodedWord *word, co
             times.ready = later(times.ready, (uint64_t)ready);
         times.wait = later(times.wait, (uint64_t)wait);
     }
-    if ((word->flags & IS_PREFETCH) && (word->flags & BASE_KNOWN) && pipeline->base_known[word->base])
-        memory_prefetch(&pipeline->memory, pipeline->base_value[word->base] + (uint64_t)(int64_t)word->offset, (double)issue);
+    if ((word->flags & IS_PREFETCH) && (word->flags & BASE_KNOWN) && pipeline->base_known[word->base]) {
+        uint64_t address = pipeline->base_value[word->base] + (uint64_t)(int64_t)word->offset;
+        times.wait = later(times.wait, (uint64_t)memory_prefetch(&pipeline->memory, address, (double)issue));
+    }
     return times;
 }
 
@@ -240,9 +247,10 @@ static void run_out_of_order(Pipeline *pipeline, const DecodedWord *word, const 
         AccessTimes times = access_memory(pipeline, word, accesses, count, issue);
         if (times.ready)
             done = forward = later(done, times.ready + (uint64_t)timing->latency);
+        done = later(done, times.wait); /* a prefetch instruction retires when its line fill begins */
         follow_bases(pipeline, word, count ? accesses : NULL);
     }
-    write_results(pipeline, word, issue, done, forward);
+    write_results(pipeline, word, (ResultTimes){issue, done, forward, (uint64_t)timing->step});
     retire(pipeline, done);
     if (pipeline->dispatch_cycle > pipeline->horizon + HORIZON_SLACK)
         move_horizon(pipeline, pipeline->dispatch_cycle - 64);
@@ -251,12 +259,29 @@ static void run_out_of_order(Pipeline *pipeline, const DecodedWord *word, const 
 
 /* ---- in order ---- */
 
+/* The kept cycles of a port from `cycle` on; cycles are asked for in order, so earlier ones are forgotten. */
+static uint64_t *kept_cycles(Pipeline *pipeline, int port, uint64_t cycle) {
+    uint64_t passed = cycle - pipeline->kept_from[port];
+    pipeline->kept[port] = passed < 64 ? pipeline->kept[port] >> passed : 0;
+    pipeline->kept_from[port] = cycle;
+    return &pipeline->kept[port];
+}
+
+static bool port_free(Pipeline *pipeline, int port, uint64_t cycle) {
+    return pipeline->port_free[port] <= cycle && !(*kept_cycles(pipeline, port, cycle) & 1);
+}
+
 /* Whether all operations can start in `cycle` on ports of their own; `chosen` gets the ports. */
-static bool ports_free(const Pipeline *pipeline, const ClassTiming *timing, uint64_t cycle, int *chosen) {
+static bool ports_free(Pipeline *pipeline, const ClassTiming *timing, uint64_t cycle, int *chosen) {
     uint32_t taken = 0;
     for (int i = 0; i < timing->num_operations; i++) {
-        uint32_t rest = timing->operations[i].ports & ~taken;
-        while (rest && pipeline->port_free[__builtin_ctz(rest)] > cycle)
+        const Operation *operation = &timing->operations[i];
+        if (operation->delay) { /* it waits for nobody; it may keep the very port that the instruction takes now */
+            chosen[i] = __builtin_ctz(operation->ports);
+            continue;
+        }
+        uint32_t rest = operation->ports & ~taken;
+        while (rest && !port_free(pipeline, __builtin_ctz(rest), cycle))
             rest &= rest - 1;
         if (!rest)
             return false;
@@ -266,16 +291,25 @@ static bool ports_free(const Pipeline *pipeline, const ClassTiming *timing, uint
     return true;
 }
 
+static void take_ports(Pipeline *pipeline, const ClassTiming *timing, uint64_t cycle, const int *chosen) {
+    for (int i = 0; i < timing->num_operations; i++) {
+        const Operation *operation = &timing->operations[i];
+        if (operation->delay)
+            *kept_cycles(pipeline, chosen[i], cycle) |= 1ull << operation->delay;
+        else
+            pipeline->port_free[chosen[i]] = cycle + (uint64_t)operation->occupancy;
+    }
+}
+
 static uint64_t issue_in_order(Pipeline *pipeline, const ClassTiming *timing, uint64_t earliest) {
     int chosen[MAX_OPERATIONS];
     uint64_t cycle = later(earliest, pipeline->issue_cycle);
     if (cycle == pipeline->issue_cycle && pipeline->issued > 0 &&
-        pipeline->issued + timing->slots > pipeline->config->dispatch_width)
+        (timing->first || pipeline->issued + timing->slots > pipeline->config->dispatch_width))
         cycle++;
     while (!ports_free(pipeline, timing, cycle, chosen))
         cycle++;
-    for (int i = 0; i < timing->num_operations; i++)
-        pipeline->port_free[chosen[i]] = cycle + (uint64_t)timing->operations[i].occupancy;
+    take_ports(pipeline, timing, cycle, chosen);
     if (cycle > pipeline->issue_cycle) {
         pipeline->issue_cycle = cycle;
         pipeline->issued = 0;
@@ -307,10 +341,10 @@ static void run_in_order(Pipeline *pipeline, const DecodedWord *word, const Acce
         AccessTimes times = access_memory(pipeline, word, accesses, count, issue);
         if (times.ready)
             done = forward = later(done, times.ready + (uint64_t)timing->latency);
-        stall_until(pipeline, times.wait); /* a load without a fill buffer blocks the pipeline behind it */
+        stall_until(pipeline, times.wait); /* a load or prefetch without a fill buffer blocks the pipeline behind it */
         follow_bases(pipeline, word, count ? accesses : NULL);
     }
-    write_results(pipeline, word, issue, done, forward);
+    write_results(pipeline, word, (ResultTimes){issue, done, forward, (uint64_t)timing->step});
     pipeline->last_branch_done = issue + 1;
 }
 

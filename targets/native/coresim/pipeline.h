@@ -55,6 +55,8 @@ typedef struct {
 
     /* in order */
     uint64_t port_free[MAX_PORTS];
+    uint64_t kept[MAX_PORTS];      /* bit i: cycle kept_from + i is kept from others by an operation with a delay */
+    uint64_t kept_from[MAX_PORTS];
     uint64_t issue_cycle;
     int issued;
 

@@ -96,6 +96,8 @@ def test_core_text_turns_nanoseconds_into_cycles_when_the_clock_differs() -> Non
         ("classes.branch.source", "hearsay", "'hearsay' is not declared"),
         ("classes.branch.latency", 0, "greater than or equal to 1"),
         ("classes.div.uops", ["M*99"], "PORT*CYCLES"),
+        ("classes.div.uops", ["M@4"], "issues in order"),
+        ("classes.div.first", True, "issues in order"),
         ("pipeline.dispatch_width.source", None, "source: KEY"),
         ("ports.B", "nowhere", "'nowhere' is not declared"),
         ("groups.F", ["F0", "F7"], "'F7' is not declared"),

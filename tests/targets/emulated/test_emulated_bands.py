@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import TargetError
-from edgekit.targets.emulated.bands import UNKNOWN, Band, ErrorBands, band_of, estimate, read_bands
+from edgekit.targets.emulated.bands import ErrorBands, band_of, read_bands
+from edgekit.targets.estimates import UNKNOWN, Band, estimate
 
 BANDS = ErrorBands.model_validate(
     {

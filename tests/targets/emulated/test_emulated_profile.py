@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,19 @@ from edgekit.errors import ArtifactError, TargetError, UnsupportedError
 from edgekit.pipeline.calibrate import Measurement, calibrate, forget
 from edgekit.records import ProfileConfig
 from edgekit.targets import ProfileRequest, find_device
+from edgekit.targets.emulated import counted, timing
 from edgekit.targets.emulated import run as emulated_run
+from edgekit.targets.emulated.artifact_run import GuestJob, GuestSide, run_on_guest
+from edgekit.targets.emulated.cores import load_core
+from edgekit.targets.emulated.coresim import PlacedCore
+from edgekit.targets.emulated.counted import counted_run
+from edgekit.targets.emulated.persona import make_persona
+from edgekit.targets.emulated.place import place_of
+from edgekit.targets.emulated.reads import estimator_of
 from edgekit.targets.emulated.run import profile_emulated
+from edgekit.targets.emulated.setup import toolchain
+from edgekit.targets.emulated.spec import EmulatedDevice
+from edgekit.targets.emulated.timing import TracedRun, trace_together
 
 pytestmark = pytest.mark.usefixtures("emulated_toolchain")
 WEIGHTS = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
@@ -72,6 +84,25 @@ def test_operators_are_named_by_layers_and_their_kernels_by_the_core(artifact: P
     assert 0 < layer.share < 1
 
 
+def test_one_trace_serves_several_phones_when_they_run_the_same_kernels(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [request_on(name, artifact, tmp_path, model="trace") for name in ("pixel-4", "raspberry-pi-5")]
+    tools, wanted = toolchain(), []
+    for request in requests:
+        device = EmulatedDevice.model_validate(request.device)
+        placed = PlacedCore(load_core(device.primary_cluster.core), place_of(device))
+        job = GuestJob(request=request, tools=tools, persona=make_persona(placed.core, tools))
+        wanted.append(TracedRun(run=counted_run(job), placed=placed, estimator=estimator_of(device, "trace")))
+    trace_together(job, wanted)
+    monkeypatch.setattr(timing, "run_on_guest", None)  # nothing is run again
+    trace_together(job, wanted)
+    phone, board = (profile_emulated(request) for request in requests)
+    assert phone.latency_ms is not None
+    assert board.latency_ms is not None
+    assert phone.latency_ms.unanchored != board.latency_ms.unanchored
+
+
 def test_phones_with_one_core_share_the_counts_and_differ_in_time(artifact: Path, tmp_path: Path) -> None:
     phone = profile_emulated(request_on("pixel-4", artifact, tmp_path))
     board = profile_emulated(request_on("raspberry-pi-5", artifact, tmp_path))
@@ -89,6 +120,28 @@ def test_another_core_gets_other_kernels(artifact: Path, tmp_path: Path) -> None
     assert big.persona != little.persona
     kernels = [next(o.kernel for o in profile.operators if o.node == "y") for profile in (big, little)]
     assert kernels[0] != kernels[1]
+
+
+def test_operators_are_listed_once_when_processors_have_the_same_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+
+    def note_listing(*arguments: Any, operators: bool, **others: Any) -> GuestSide:
+        listed.append(operators)
+        return run_on_guest(*arguments, operators=operators, **others)
+
+    monkeypatch.setattr(counted, "run_on_guest", note_listing)
+    unseen = np.random.default_rng().normal(size=WEIGHTS.shape).astype(np.float32)  # no run of it is kept
+    artifact = write_tflite(tmp_path / "unseen.tflite", unseen)
+    seen = [
+        profile_emulated(request_on(name, artifact, tmp_path, model="counts"))
+        for name in ("raspberry-pi-4", "pixel-2", "pixel-4")
+    ]
+    assert listed == [True, False, True]  # the last has half-precision arithmetic
+    names = [[operator.name for operator in profile.operators] for profile in seen]
+    assert names[0] == names[1]
+    assert any(operator.node == "y" for operator in seen[1].operators)
 
 
 def test_counts_give_no_time(artifact: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.errors import ToolError
 from edgekit.targets.emulated.counts import Boundary, Counts, CountStatus
-from edgekit.targets.emulated.static_model import estimate_static
+from edgekit.targets.emulated.static_model import estimate_static, stored_working_sets
 
 
 def make_counts(blocks: list[list[int]], records: list[tuple[int, int, int]], num_segments: int) -> Counts:
@@ -95,6 +95,62 @@ def test_blocks_pair_a_narrow_load_but_not_a_wide_one_with_arithmetic_when_on_a5
     with_wide = a64.block_cycles([*a64.FMLA, a64.LOAD_Q], "cortex-a55", tmp_path)
     assert with_narrow == pytest.approx(8, abs=0.1)
     assert with_wide == pytest.approx(10, abs=0.1)
+
+
+# What a Cortex-A53 takes for two instructions: measured by qsdr-benchmarks (daniestevez/qsdr).
+PAIRS = [
+    ("ldr d0, [x1]", "fadd v1.4s, v30.4s, v31.4s", 2),
+    ("fadd v1.4s, v30.4s, v31.4s", "ldr d0, [x1]", 2),
+    ("ldr x0, [x1]", "fadd v1.4s, v30.4s, v31.4s", 2),
+    ("fadd v1.4s, v30.4s, v31.4s", "ldr x0, [x1]", 1),
+    ("fadd v1.4s, v30.4s, v31.4s", "str q2, [x1]", 2),
+    ("str q2, [x1]", "fadd v1.4s, v30.4s, v31.4s", 2),
+    ("ldr d0, [x1]", "str q2, [x1, #64]", 2),
+    ("ldr d0, [x1]", "str d2, [x1, #64]", 2),
+    ("str d2, [x1, #64]", "ldr d0, [x1]", 2),
+    ("ins v1.d[1], x0", "str q2, [x1]", 2),
+    ("fadd v1.4s, v30.4s, v31.4s", "str x0, [x1]", 1),
+    ("str x0, [x1]", "fadd v1.4s, v30.4s, v31.4s", 2),
+    ("fadd v1.4s, v30.4s, v31.4s", "mov x0, v2.d[0]", 2),
+    ("fadd v1.2s, v30.2s, v31.2s", "ldr d0, [x1]", 1),
+    ("ldr d0, [x1]", "fadd v1.2s, v30.2s, v31.2s", 1),
+    ("ldr q0, [x1]", "ldr q2, [x1]", 4),
+    ("ldr q0, [x1]", "fadd v1.4s, v0.4s, v0.4s", 5),
+    ("ldr d0, [x1]", "fadd v1.4s, v0.4s, v0.4s", 4),
+    ("ldp q0, q1, [x1]", "fadd v2.4s, v0.4s, v0.4s", 5),
+    ("ldp q0, q1, [x1]", "fadd v2.4s, v1.4s, v1.4s", 7),
+    ("ld1 {v0.4s-v3.4s}, [x1]", "fadd v4.4s, v2.4s, v2.4s", 9),
+    ("ld1 {v0.4s-v3.4s}, [x1]", "fadd v4.4s, v3.4s, v3.4s", 11),
+    ("stp q0, q1, [x1]", "fadd v2.4s, v30.4s, v31.4s", 3),
+]
+
+
+@pytest.mark.skipif(a64.assembler() is None, reason="needs binutils-aarch64-linux-gnu, to assemble the instructions")
+@pytest.mark.parametrize(("first", "second", "measured"), PAIRS)
+def test_blocks_pair_as_measured_when_on_a53(first: str, second: str, measured: int, tmp_path: Path) -> None:
+    code = a64.assemble([first, second], tmp_path)
+    assert a64.block_cycles(code, "cortex-a53", tmp_path) == pytest.approx(measured, abs=0.05)
+
+
+def test_blocks_keep_vector_loads_from_the_accumulators_cycle_when_on_a53(tmp_path: Path) -> None:
+    # ncnn's guide to the A53: three multiply-accumulates and a load in turn run without a stall, other ratios do not.
+    tuned = [word for group in range(2) for word in (a64.LOAD_D, *a64.FMLA[3 * group : 3 * group + 3])]
+    assert a64.block_cycles(tuned, "cortex-a53", tmp_path) == pytest.approx(8, abs=0.05)
+    natural = [*a64.FMLA, a64.LOAD_D]  # the load waits for the accumulators of the last four
+    assert a64.block_cycles(natural, "cortex-a53", tmp_path) == pytest.approx(13, abs=0.05)
+    assert a64.block_cycles(natural, "cortex-a55", tmp_path) == pytest.approx(8, abs=0.05)
+
+
+def test_blocks_keep_vector_stores_apart_when_on_a55(tmp_path: Path) -> None:
+    stores = [a64.STORE_Q_STEP] * 4
+    assert a64.block_cycles(stores, "cortex-a55", tmp_path) == pytest.approx(8, abs=0.05)
+    assert a64.block_cycles(stores, "cortex-a53", tmp_path) == pytest.approx(4, abs=0.05)
+
+
+def test_stored_working_sets_count_what_vectors_store_when_nothing_else_is_known() -> None:
+    store_x = 0xF9000022  # str x2, [x1]
+    counts = make_counts([[a64.STORE_Q_STEP, store_x, a64.LOAD_Q]], [(0, 0, 10), (2, 0, 5)], num_segments=3)
+    assert stored_working_sets(counts) == (2 * 16 * 10, 0, 2 * 16 * 5)
 
 
 def test_estimate_static_sums_executions_by_segment_when_given_counts(tmp_path: Path) -> None:

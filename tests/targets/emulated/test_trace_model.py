@@ -49,6 +49,14 @@ def test_trace_is_bound_by_memory_bandwidth_when_loads_stream(core: str, tmp_pat
     assert fast < 0.75 * slow
 
 
+def test_trace_prefetches_on_when_fill_buffers_were_short(tmp_path: Path) -> None:
+    turns = 60_000  # lines; 200 ns are 400 cycles, in which the A72's six fill buffers of L1 bring 1 byte a cycle
+    streamed = cycles(
+        loop_of_loads(turns, stride=64), "cortex-a72", tmp_path, memory_bandwidth_gb_s=7.4, memory_latency_ns=200.0
+    )
+    assert turns * 64 / streamed > 2.2  # the prefetches to L2, twice as many as its distance when one was dropped
+
+
 def test_trace_costs_no_memory_when_the_data_stay_in_the_first_level(tmp_path: Path) -> None:
     stream = loop_of_loads(50_000, wrap=8192)
     document = a64.run_trace(stream, LOOP, [a64.placed("cortex-a76")], tmp_path)
