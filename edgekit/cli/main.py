@@ -16,6 +16,7 @@ import typer
 from edgekit import __version__
 from edgekit.cli import (
     build,
+    bundle,
     check,
     compare,
     convert,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, convert, profile, emulate, verify, compare, inspect, check, report, init, doctor):
+for command in (build, convert, profile, emulate, verify, compare, inspect, check, report, bundle, init, doctor):
     app.command(name=command.NAME)(command.run)
 app.add_typer(targets.app, name="targets")
 app.add_typer(recipe.app, name="recipe")

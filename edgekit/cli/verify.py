@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from edgekit.cli.options import BuildDir, Jobs, Json
 
+if TYPE_CHECKING:
+    from edgekit.records import Compute
+
 NAME = "verify"
 
 
-def run(build_dir: BuildDir, jobs: Jobs = None, json: Json = False) -> None:
-    """Run every artifact of a build again on its runtime and compare it anew; exit 1 when one differs."""
+class ComputeChoice(Enum):
+    """What an evaluator rounds to float16, as ``records.Compute`` has it."""
+
+    value: Compute
+    declared = "declared"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def run(
+    build_dir: BuildDir,
+    compute: Annotated[
+        ComputeChoice | None,
+        typer.Option(
+            "--compute",
+            help="Core ML artifacts only, in the reference evaluator: round to float16 where they declare it, after "
+            "every operation, or never.",
+            show_default="every artifact on its runtime",
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Run every artifact of a build again on its runtime and compare it anew; exit 1 when one differs.
+
+    With `--compute fp16`, fp32 artifacts show what half precision would cost them; with `fp32`, fp16 ones what it does.
+    """
     from edgekit.cli.output import print_json, print_table, say
     from edgekit.pipeline.stages import default_jobs
     from edgekit.pipeline.verify import verify_build
     from edgekit.report.tables import parity_table
 
-    found = verify_build(build_dir, jobs=jobs or default_jobs())
+    found = verify_build(build_dir, jobs=jobs or default_jobs(), compute=compute.value if compute is not None else None)
     if json:
         print_json(found)
     else:

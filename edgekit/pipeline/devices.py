@@ -12,7 +12,7 @@ from edgekit.contracts import load_entry
 from edgekit.errors import RecipeError, TargetError, UnsupportedError
 from edgekit.formats import format_spec
 from edgekit.recipe.schema import Budget
-from edgekit.records import EmulatedProfile, FormatName, ModelLayer
+from edgekit.records import FormatName, ModelLayer
 from edgekit.targets import Device, diagnose, target_spec
 
 
@@ -36,6 +36,9 @@ def refusal(device: Device, format_name: FormatName, backend: str | None) -> str
     executes = format_.backend(backend)
     if device.kind == "host" and executes is not None and executes.not_timed_here is not None:
         return executes.not_timed_here
+    if spec.refuses is not None:
+        reason: str | None = load_entry(spec.refuses)(device, format_name, name)
+        return reason
     if spec.runs is None or (format_name, name) in spec.runs:
         return None
     which = f"{format_.title} ({name})" if len(format_.backends) > 1 else format_.title
@@ -88,7 +91,7 @@ def _check_figure(device: Device, limit: Limit, model: ModelLayer, place: str) -
             f"{place}: {spec.title} ({device.name}) gives no {FIGURES[limit.check].title}; "
             f"it gives: {', '.join(spec.figures)}. Limit one of these instead."
         )
-    if spec.result is EmulatedProfile and model == "counts" and limit.check.startswith("latency"):
+    if "emulated" in spec.kinds and model == "counts" and limit.check.startswith("latency"):
         raise RecipeError(
             f"{place}: profile.model is 'counts', which gives no time on {device.name}; "
             "write profile.model: static (or trace), or limit the instructions."
@@ -110,22 +113,23 @@ def check_usable(devices: Iterable[Device]) -> None:
 def decided_by(device: Device, model: ModelLayer) -> dict[str, Any]:
     """Return what decides a profile on a device besides the artifact, its settings and the device file."""
     spec = target_spec(device.kind, place=device.name)
-    found: dict[str, Any] = {"model": model} if spec.result is EmulatedProfile else {}
+    found: dict[str, Any] = {"model": model} if "emulated" in spec.kinds else {}
     if spec.reads is not None:
         found["reads"] = load_entry(spec.reads)(device)
     return found
 
 
 def check_model(device: Device, model: ModelLayer | None) -> None:
-    """Refuse a choice of model for a target that has a clock.
+    """Refuse a choice of model for a target that counts no instructions.
 
     Raises:
-        UnsupportedError: The target is timed, not modelled.
+        UnsupportedError: The target is not emulated.
     """
     spec = target_spec(device.kind, place=device.name)
-    if model is not None and spec.result is not EmulatedProfile:
+    if model is not None and "emulated" not in spec.kinds:
+        how = "timed by a clock" if spec.kinds == ("measured",) else " or ".join(spec.kinds)
         raise UnsupportedError(
             f"--model {model} on {device.name}",
-            reason=f"{spec.title} is timed by a clock, so nothing is modelled",
+            reason=f"{spec.title} is {how}: no instructions are counted there that a model could turn into time",
             instead="an emulated target, or no --model",
         )

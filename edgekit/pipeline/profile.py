@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgekit.contracts import FormatSpec
-from edgekit.errors import UnsupportedError
+from edgekit.errors import ToolError, UnsupportedError
 from edgekit.formats import format_of_path
 from edgekit.pipeline.devices import check_model, check_threads, decided_by, refusal
 from edgekit.pipeline.inspect import require_artifact
 from edgekit.pipeline.plan import tool_versions
 from edgekit.pipeline.stages import StageCall, StageRunner, ignore_events
-from edgekit.records import EmulatedProfile, MeasuredProfile, ModelLayer, Profile, ProfileConfig
+from edgekit.records import AnyProfile, ModelLayer, Profile, ProfileConfig
 from edgekit.store.atomic import digest_path
 from edgekit.store.build_folder import BuildFolder
 from edgekit.store.cache import StageCache, cache_root
@@ -63,13 +63,17 @@ def profile_artifact(
 
 
 def run_profile(runner: StageRunner, call: StageCall, device: Device) -> Profile:
-    """Run the stage that profiles on a device, and return the kind of record that the device gives.
+    """Run the stage that profiles on a device, and return the record of the kind of number that came out.
 
     Raises:
         EdgekitError: The stage failed.
+        ToolError: It gave a kind of number that this kind of target does not promise.
     """
-    kind = target_spec(device.kind, place=device.name).result
-    return runner.run(call, EmulatedProfile) if kind is EmulatedProfile else runner.run(call, MeasuredProfile)
+    profile = runner.run(call, AnyProfile)
+    promised = target_spec(device.kind, place=device.name).kinds
+    if profile.kind not in promised:
+        raise ToolError(f"{device.name} gave a {profile.kind} profile; it promises {' or '.join(promised)}")
+    return profile
 
 
 def _profile_call(
@@ -98,6 +102,7 @@ def _profile_call(
             work_dir=workspace.scratch,
             model=model,
             inspect=spec.inspect,
+            place=spec.place,
         ),
         timeout_s=3600,
     )

@@ -14,7 +14,7 @@ import edgekit
 from edgekit.contracts import load_entry
 from edgekit.errors import TargetError, nearest
 from edgekit.records import SCHEMA_VERSION
-from edgekit.targets.kinds import target_spec
+from edgekit.targets.kinds import target_spec, target_specs
 from edgekit.targets.schema import Device, DeviceListing, Diagnosis
 
 
@@ -49,17 +49,29 @@ def list_devices() -> tuple[DeviceListing, ...]:
 
 
 def find_device(name: str) -> Device:
-    """Load the device of this name.
+    """Load the device of this name, or make the one of an address (``ssh:user@host``).
 
     Raises:
         TargetError: No such device (the message names the nearest), or its file is wrong (the message names the key).
     """
+    kind, separator, address = name.partition(":")
+    if separator:
+        return _device_at(kind, address)
     for _, path in _device_files():
         if path.stem == name:
             return load_device(path)
     names = {path.stem for _, path in _device_files()}
     folders = ", ".join(str(folder) for _, folder in device_folders())
     raise TargetError(f"unknown target {name!r}. {nearest(name, names)} Device files are read from {folders}.")
+
+
+def _device_at(kind: str, address: str) -> Device:
+    spec = target_specs().get(kind)
+    if spec is None or spec.address is None:
+        forms = [f"{name}:ADDRESS" for name, spec in target_specs().items() if spec.address is not None]
+        raise TargetError(f"unknown target {f'{kind}:{address}'!r}: expected a device's name, or {', '.join(forms)}.")
+    device: Device = load_entry(spec.address)(address)
+    return device
 
 
 def load_device(path: Path) -> Device:

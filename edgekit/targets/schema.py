@@ -77,6 +77,7 @@ class ProfileRequest:
         model: How an emulated target turns counts into time; a target with a clock takes no notice.
         inspect: ``module:function`` of the format, by which operators of the runtime are brought back to layers of
             the model; None: they keep the runtime's names.
+        place: ``module:function`` of the format that says which unit of a chip takes which operation; None: none can.
     """
 
     artifact: Path
@@ -89,3 +90,4 @@ class ProfileRequest:
     work_dir: Path
     model: ModelLayer = "static"
     inspect: str | None = None
+    place: str | None = None

@@ -47,10 +47,11 @@ class ProgramContract:
         "int8": 30.0,
         "int8-dynamic": 30.0,
         "w8": 90.0,
+        "w6": 30.0,
         "w4": 90.0,
         "int16x8": 40.0,
     }
-    """Against the program of the cell (int16x8: against the fp32 program, weights are new)."""
+    """Against the program of the cell (int16x8, w6: against the fp32 program, weights are new)."""
     max_steps = 1.01
     """Of an int8 artifact against its program, in quantization steps of the output."""
     recurrent_min_sqnr_db = 90.0

@@ -14,7 +14,16 @@ from edgekit.contracts import load_entry
 from edgekit.errors import ArtifactError, TargetError, UnsupportedError
 from edgekit.process import run_child
 from edgekit.recipe.schema import Budget
-from edgekit.records import ArtifactReport, EmulatedProfile, MeasuredProfile, Profile, from_json, to_json
+from edgekit.records import (
+    AnyProfile,
+    ArtifactReport,
+    EmulatedProfile,
+    MeasuredProfile,
+    PredictedProfile,
+    Profile,
+    from_json,
+    to_json,
+)
 from edgekit.targets import Device, Diagnosis, ProfileRequest, load_device, target_spec
 
 
@@ -93,7 +102,11 @@ class TargetContract:
     def profiled(self, request_for: ProfileRequest, tmp_path: Path) -> Profile:
         """Profile in a child, as the pipeline does."""
         spec = target_spec(self.kind, place="test")
-        return run_child(spec.profile, request_for, spec.result, stage="profile", log=tmp_path / "profile.log")
+        profile: Profile = run_child(
+            spec.profile, request_for, AnyProfile, stage="profile", log=tmp_path / "profile.log"
+        )
+        assert profile.kind in spec.kinds
+        return profile
 
     def check_figures(self, profile: Profile, request_for: ProfileRequest) -> None:
         """Hold the figures of one kind of number to what they must keep among themselves."""
@@ -105,7 +118,7 @@ class TargetContract:
         request_for.artifact.unlink()
         spec = target_spec(self.kind, place="test")
         with pytest.raises(ArtifactError, match=str(request_for.artifact)):
-            run_child(spec.profile, request_for, spec.result, stage="profile", log=tmp_path / "profile.log")
+            run_child(spec.profile, request_for, AnyProfile, stage="profile", log=tmp_path / "profile.log")
 
 
 class MeasuredTargetContract(TargetContract):
@@ -156,3 +169,24 @@ class EmulatedTargetContract(TargetContract):
         several = replace(request_for, config=replace(request_for.config, num_threads=2))
         with pytest.raises(UnsupportedError, match="num_threads"):
             self.profiled(several, tmp_path)
+
+
+class PredictedTargetContract(TargetContract):
+    """Suite for a kind that reckons the time from the program and published figures, where it cannot measure."""
+
+    def check_figures(self, profile: Profile, request_for: ProfileRequest) -> None:
+        assert isinstance(profile, PredictedProfile)
+        latency = profile.latency_ms
+        assert 0 < latency.low <= latency.median
+        assert latency.high is None or latency.median <= latency.high
+        assert latency.basis
+        assert profile.memory_bytes is None
+        assert profile.notes
+        assert profile.operators
+        assert all(operator.time_ms >= 0 for operator in profile.operators)
+        assert sum(operator.time_ms for operator in profile.operators) <= latency.median * (1 + 1e-9)
+
+    def test_prediction_is_the_same_when_made_twice(self, request_for: ProfileRequest, tmp_path: Path) -> None:
+        first = self.profiled(request_for, tmp_path)
+        again = self.profiled(replace(request_for, work_dir=tmp_path / "elsewhere"), tmp_path)
+        assert first == again

@@ -1,0 +1,1 @@
+"""Another machine, reached with ssh and timed by its own clock."""

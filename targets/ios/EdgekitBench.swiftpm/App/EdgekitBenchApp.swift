@@ -1,0 +1,11 @@
+import EdgekitBench
+import SwiftUI
+
+@main
+struct EdgekitBenchApp: App {
+    var body: some Scene {
+        WindowGroup {
+            BenchmarkView()
+        }
+    }
+}
