@@ -21,7 +21,16 @@ from edgekit.budget.limits import keeps
 from edgekit.budget.operator_changes import explain_change, sum_up
 from edgekit.budget.significance import slower_p_value, smallest_p_value
 from edgekit.recipe.schema import Section
-from edgekit.records import ArtifactReport, EmulatedProfile, Manifest, MeasuredProfile, Profile, Status, Verdict
+from edgekit.records import (
+    ArtifactReport,
+    EmulatedProfile,
+    Manifest,
+    MeasuredProfile,
+    PredictedProfile,
+    Profile,
+    Status,
+    Verdict,
+)
 
 VS_BASELINE = "_vs_baseline"
 """Ends the check's name of every verdict against a baseline: ``size_vs_baseline``."""
@@ -44,7 +53,7 @@ class Tolerances(Section):
     """A slower p50 counts only if the samples would be so slow by chance with less than this probability
     (Mann–Whitney U, one-sided)."""
     emulated_latency_growth: float = Field(default=0.01, ge=0)
-    """Share by which an emulated latency may grow: it has no noise."""
+    """Share by which an emulated or predicted latency may grow: it has no noise."""
     instructions_growth: float = Field(default=0.0, ge=0)
     """Share by which the instructions of an inference may grow: counts are exact, so none by default."""
     memory_factor: float = Field(default=1.25, ge=1)
@@ -127,22 +136,26 @@ def _artifact_verdicts(
             notes.append(f"{now.id} on {target}: not compared with the baseline, {reason}")
             continue
         yield from _profile_verdicts(before, now, target, tolerances, notes)
-        memory = FIGURES["peak_memory"].read(before, target).value or 0.0
-        yield _judge(FIGURES["peak_memory"], before, now, target, memory, memory * tolerances.memory_factor)
+        memory = FIGURES["peak_memory"].read(before, target).value
+        if memory is not None:
+            yield _judge(FIGURES["peak_memory"], before, now, target, memory, memory * tolerances.memory_factor)
 
 
 def _profile_verdicts(
     before: ArtifactReport, now: ArtifactReport, target: str, tolerances: Tolerances, notes: list[str]
 ) -> Iterator[Verdict]:
-    """Judge times and counts: a clock's with its noise, an emulated target's without."""
+    """Judge times and counts: a clock's with its noise, an emulated or predicted target's without."""
     old, new = profile_on(before, target), profile_on(now, target)
-    if not isinstance(old, EmulatedProfile):
+    if old is None or isinstance(old, MeasuredProfile):
         yield _judge_latency(before, now, target, tolerances)
         return
-    yield _judge_instructions(before, now, target, tolerances)
+    if isinstance(old, EmulatedProfile):
+        yield _judge_instructions(before, now, target, tolerances)
     if old.latency_ms is None:
         return
-    reason = other_estimate(old, new) if isinstance(new, EmulatedProfile) else None
+    reason: str | None = None
+    if isinstance(old, EmulatedProfile) and isinstance(new, EmulatedProfile):
+        reason = other_estimate(old, new)
     if reason is not None:
         notes.append(f"{now.id} on {target}: latency not compared with the baseline, {reason}; its counts are compared")
         return
@@ -187,11 +200,22 @@ def not_comparable(before: Profile | None, now: Profile | None) -> str | None:
         if before.machine.get("core") != now.machine.get("core"):
             return f"which was taken on another core ({_differences(before, now, ['core'])})"
         return None
+    if isinstance(before, PredictedProfile) and isinstance(now, PredictedProfile):
+        return _other_prediction(before, now)
     if before.config.num_threads != now.config.num_threads:
         return f"which ran on {before.config.num_threads} threads and this on {now.config.num_threads}"
     differing = [key for key in IDENTITY if before.machine.get(key) != now.machine.get(key)]
     if differing:
         return f"which was taken on another machine ({_differences(before, now, differing)})"
+    return None
+
+
+def _other_prediction(before: PredictedProfile, now: PredictedProfile) -> str | None:
+    """Return why two predictions cannot be compared, None where they can."""
+    if before.machine.get("figures") != now.machine.get("figures"):
+        return f"which was predicted with other figures of the chip ({_differences(before, now, ['figures'])})"
+    if before.compute_units != now.compute_units:
+        return f"which was predicted for the units {before.compute_units} and this for {now.compute_units}"
     return None
 
 

@@ -13,6 +13,7 @@ from edgekit.records import (
     EmulatedProfile,
     MeasuredProfile,
     OutputParity,
+    PredictedProfile,
     Profile,
     ProfileKind,
 )
@@ -108,23 +109,31 @@ def _p50(profile: Profile) -> Figure:
 def _p95(profile: Profile) -> Figure:
     if isinstance(profile, MeasuredProfile):
         return Figure(profile.latency_ms.p95)
-    return Figure(None, "an emulated latency is one estimate with an error band, it has no percentiles; see the p50")
+    how = "a predicted" if isinstance(profile, PredictedProfile) else "an emulated"
+    return Figure(None, f"{how} latency is one estimate with an error band, it has no percentiles; see the p50")
 
 
 def _peak_memory(profile: Profile) -> Figure:
+    if isinstance(profile, PredictedProfile):
+        return Figure(None, "memory is not predicted")
     return Figure(float(profile.memory_bytes.peak))
 
 
 def _instructions(profile: Profile) -> Figure:
     if isinstance(profile, EmulatedProfile):
         return Figure(float(profile.instructions))
-    return Figure(None, "it was timed by a clock, which counts no instructions; they are counted on emulated targets")
+    return Figure(None, _uncounted(profile))
 
 
 def _load_instructions(profile: Profile) -> Figure:
     if isinstance(profile, EmulatedProfile):
         return Figure(float(profile.load_instructions))
-    return Figure(None, "it was timed by a clock, which counts no instructions; they are counted on emulated targets")
+    return Figure(None, _uncounted(profile))
+
+
+def _uncounted(profile: Profile) -> str:
+    how = "it was predicted" if isinstance(profile, PredictedProfile) else "it was timed by a clock"
+    return f"{how}, which counts no instructions; they are counted on emulated targets"
 
 
 def _size(report: ArtifactReport, _target: str | None) -> Figure:
@@ -143,6 +152,15 @@ def _delegated_macs(report: ArtifactReport, _target: str | None) -> Figure:
         return Figure(None, "it was not built")
     coverage = report.artifact.coverage
     return Figure(None, "its delegate coverage is not known") if coverage is None else Figure(coverage.macs)
+
+
+def _neural_engine(report: ArtifactReport, _target: str | None) -> Figure:
+    if report.artifact is None:
+        return Figure(None, "it was not built")
+    placement = report.artifact.placement
+    if placement is None:
+        return Figure(None, "only Core ML artifacts are placed")
+    return Figure(placement.takes.get("neural_engine", 0.0), kind=placement.kind)
 
 
 def _float_islands(report: ArtifactReport, _target: str | None) -> Figure:
@@ -236,6 +254,13 @@ _KINDS = (
     FigureKind(name="max_steps", title="steps vs program", unit="steps", direction="max", read=_max_steps),
     FigureKind(name="delegated", title="delegated operators", unit="share", direction="min", read=_delegated),
     FigureKind(name="delegated_macs", title="delegated MACs", unit="share", direction="min", read=_delegated_macs),
+    FigureKind(
+        name="neural_engine",
+        title="work the Neural Engine can take",
+        unit="share",
+        direction="min",
+        read=_neural_engine,
+    ),
     FigureKind(name="float_islands", title="float islands", unit="", direction="max", read=_float_islands),
 )
 FIGURES: Mapping[str, FigureKind] = {kind.name: kind for kind in _KINDS}

@@ -11,13 +11,14 @@ import typer
 from edgekit.cli.options import Json, NumThreads
 
 if TYPE_CHECKING:
-    from edgekit.pipeline.compare import CompareRequest, Compute
+    from edgekit.pipeline.compare import CompareRequest
+    from edgekit.records import Compute
 
 NAME = "compare"
 
 
 class ComputeChoice(Enum):
-    """What results are rounded to, as ``pipeline.compare.Compute`` has it."""
+    """What results are rounded to, as ``records.Compute`` has it."""
 
     value: Compute
     declared = "declared"

@@ -49,7 +49,7 @@ class ComparedFigure:
         change: ``after`` against ``before``, for people; empty where one is not known, or where the two are different
             kinds of number.
         standing: Of the second build.
-        before_kind, after_kind: ``measured`` or ``emulated``, of a profile's figure.
+        before_kind, after_kind: ``measured``, ``emulated`` or ``predicted``, of a profile's figure.
         before_band, after_band: Of an estimate: where the true value is expected.
     """
 

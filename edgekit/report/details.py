@@ -13,8 +13,10 @@ from edgekit.records import (
     LatencyMs,
     LayerError,
     Manifest,
+    MeasuredProfile,
     OutputParity,
     PrecisionAudit,
+    PredictedProfile,
     Profile,
 )
 from edgekit.units import format_count, format_size
@@ -61,13 +63,15 @@ def estimate_figures(latency: LatencyEstimateMs) -> tuple[tuple[str, str], ...]:
 
 def profile_figures(profile: Profile) -> tuple[tuple[str, str], ...]:
     """Return every figure of a profile by name, as text: times, then counts, then memory."""
-    if not isinstance(profile, EmulatedProfile):
+    if isinstance(profile, MeasuredProfile):
         memory = profile.memory_bytes
         return (
             *latency_figures(profile.latency_ms),
             ("memory, loaded", format_size(memory.init)),
             ("memory, peak", format_size(memory.peak)),
         )
+    if isinstance(profile, PredictedProfile):
+        return estimate_figures(profile.latency_ms)
     return (
         *(estimate_figures(profile.latency_ms) if profile.latency_ms is not None else ()),
         *_count_figures(profile),
@@ -109,6 +113,9 @@ def group_bars(profile: EmulatedProfile) -> tuple[tuple[str, float, str], ...]:
 
 def how_profiled(profile: Profile) -> str:
     """Say in one line what ran an artifact and how."""
+    if isinstance(profile, PredictedProfile):
+        chip = profile.machine.get("chip", "unknown chip")
+        return f"{profile.runtime.name}, {profile.runtime.version}; a roofline of {chip}, units {profile.compute_units}"
     config, runtime = profile.config, profile.runtime
     delegates = f" with {', '.join(runtime.delegates)}" if runtime.delegates else ""
     threads = f"{config.num_threads} thread{'' if config.num_threads == 1 else 's'}"

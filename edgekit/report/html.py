@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import TypeVar
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from edgekit.budget.figures import format_figure
-from edgekit.records import Manifest, Operator, TensorSpec
-from edgekit.report import details, drawings, overview
+from edgekit.records import Manifest, TensorSpec
+from edgekit.report import details, drawings, half_precision, overview, placement
 from edgekit.report.compare import compare_builds, training_rate
 from edgekit.units import format_count, format_duration_ms, format_size
+
+_Row = TypeVar("_Row")
 
 OPERATORS_SHOWN = 600
 """Rows of one operator table; more would make the page too heavy for a phone. The manifest holds them all."""
@@ -80,6 +83,13 @@ def page_environment() -> Environment:
         "group_bars": details.group_bars,
         "latency_plot": drawings.latency_plot,
         "parity_cells": details.parity_cells,
+        "placement_bars": placement.placement_bars,
+        "placement_sources": placement.placement_sources,
+        "refused_rows": placement.refused_rows,
+        "handover_text": placement.handover_text,
+        "half_precision_columns": half_precision.HALF_PRECISION_COLUMNS,
+        "half_precision_lines": half_precision.half_precision_lines,
+        "half_precision_row": half_precision.half_precision_row,
         "series_of": drawings.series_of,
         "standing_of": overview.standing_of,
         "shown_operators": _shown_operators,
@@ -93,7 +103,7 @@ def _source_text(name: str) -> Markup:
     return Markup(files("edgekit.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
-def _shown_operators(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
+def _shown_operators(operators: tuple[_Row, ...]) -> tuple[_Row, ...]:
     return operators[:OPERATORS_SHOWN]
 
 

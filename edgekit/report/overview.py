@@ -10,7 +10,7 @@ from edgekit.budget.check import standing_verdicts
 from edgekit.budget.figures import FIGURES, format_change, format_with_band, kinds_on, place_text, targets_of
 from edgekit.budget.limits import is_broken
 from edgekit.budget.markdown import limit_text, margin, value_text
-from edgekit.records import ArtifactReport, EmulatedProfile, Manifest, ProfileKind, Verdict
+from edgekit.records import ArtifactReport, Manifest, MeasuredProfile, ProfileKind, Verdict
 
 Standing = Literal["pass", "fail", "not run", "error"]
 STANDING_WORDS = {"pass": "pass", "fail": "fail", "not run": "not run", "error": "failed"}
@@ -45,6 +45,7 @@ class TimeColumn:
 HEADLINES_BY_KIND: dict[ProfileKind, tuple[str, ...]] = {
     "measured": ("latency_p50", "latency_p95"),
     "emulated": ("latency_p50", "instructions"),
+    "predicted": ("latency_p50",),
 }
 
 
@@ -69,7 +70,7 @@ def bands_told(reports: Iterable[ArtifactReport]) -> tuple[tuple[str, str], ...]
     told = {
         (place_text(profile.target, [profile.kind]), profile.latency_ms.basis): None
         for profile in profiles
-        if isinstance(profile, EmulatedProfile) and profile.latency_ms is not None
+        if not isinstance(profile, MeasuredProfile) and profile.latency_ms is not None
     }
     return tuple(told)
 

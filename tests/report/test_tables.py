@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import sample_builds
 import sample_emulated
-from rich.console import Console, RenderableType
+import sample_predicted
+from rich.console import Console, Group, RenderableType
 
 from edgekit.budget import check
 from edgekit.doctor import BackendFact, DoctorReport, ExtraFact, PackageFact
@@ -19,11 +20,13 @@ from edgekit.report import tables
 from edgekit.report.compare import compare_builds
 from edgekit.targets.emulated.setup import Piece
 from edgekit.targets.schema import Device, DeviceListing, Diagnosis
+from edgekit.verify.operators import OperatorComparison, OperatorDistance
 
 GOLDEN = Path(__file__).parent / "golden"
 BUILD = sample_builds.manifest()
 NEXT = replace(BUILD, name="next", artifacts=BUILD.artifacts[:3])
 EMULATED = sample_emulated.manifest()
+PREDICTED = sample_predicted.manifest()
 ARTIFACT = sample_builds.find(BUILD, "tflite/int8")
 
 
@@ -65,6 +68,39 @@ def parities() -> RenderableType:
 def artifacts_compared() -> RenderableType:
     rows = [("a.tflite", "tflite", 52480, 10, 0.8), ("b.mlpackage", "coreml", 84000, 12, 1.0)]
     return tables.artifact_comparison_table(rows, (0.183, None))
+
+
+def operator_distances() -> RenderableType:
+    names = (
+        ("image_to_fp16", "cast", "image"),
+        ("conv2d_cast_fp16", "conv", "conv2d"),
+        ("dequantize_3", "dequantize", "add"),
+    )
+    whole = [
+        OperatorDistance(
+            name=name,
+            type=kind,
+            shape=(1, 8, 4, 4),
+            beside=beside,
+            layer="stem.[0]" if kind == "conv" else None,
+            matched="place" if kind == "dequantize" else "name",
+            sqnr_db=sqnr_db,
+            max_abs_error=0.0 if sqnr_db == 300 else 0.0125,
+            lost_db=lost_db,
+            factor=78.34 if kind == "dequantize" else 1.0,
+            overflows=False,
+        )
+        for (name, kind, beside), sqnr_db, lost_db in zip(names, (300.0, 69.4, 38.2), (0.0, 0.0, 27.8), strict=True)
+    ]
+    alone = replace(whole[0], name="extra", beside=None, matched=None, sqnr_db=None, max_abs_error=None, lost_db=None)
+    broken = replace(alone, name="square", type="mul", beside="pow_1", matched="name", overflows=True)
+    return Group(
+        tables.operator_distance_table(
+            OperatorComparison(samples=4, operators=(*whole, alone), steepest="dequantize_3")
+        ),
+        tables.operator_distance_table(OperatorComparison(samples=1, operators=(broken,), steepest="square")),
+        tables.operator_distance_table(OperatorComparison(samples=1, operators=(whole[0],), steepest=None)),
+    )
 
 
 def targets() -> RenderableType:
@@ -139,9 +175,13 @@ RENDERED: dict[str, Callable[[], RenderableType]] = {
     "profile": lambda: tables.profile_table(ARTIFACT.profiles),
     "profile_emulated": lambda: tables.profile_table([sample_emulated.profile("tflite/int8")]),
     "emulated_operators": lambda: tables.emulated_operator_table(sample_emulated.profile("tflite/int8").operators),
+    "summary_predicted": lambda: tables.summary_table(PREDICTED),
+    "profile_predicted": lambda: tables.profile_table([sample_predicted.profile("coreml/fp16")]),
+    "predicted_operators": lambda: tables.profiled_operators_table(sample_predicted.profile("coreml/fp16")),
     "operator_times": lambda: tables.operator_time_table(ARTIFACT.profiles[0].operators),
     "output_parity": lambda: tables.output_parity_table(ARTIFACT.parity.versus_source if ARTIFACT.parity else ()),
     "artifacts_compared": artifacts_compared,
+    "operator_distances": operator_distances,
     "targets": targets,
     "diagnosis": diagnosis,
     "doctor": doctor,

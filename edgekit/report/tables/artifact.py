@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,12 +10,16 @@ from rich.text import Text
 from edgekit.budget.figures import format_figure
 from edgekit.records import (
     DelegateCoverage,
+    DeviceParity,
     EmulatedOperator,
     EmulatedProfile,
+    MeasuredProfile,
     Operator,
     OperatorTime,
     OutputParity,
     PrecisionAudit,
+    PredictedOperator,
+    PredictedProfile,
     Profile,
 )
 from edgekit.report.details import audit_bars, coverage_bars, how_profiled, profile_figures
@@ -77,9 +81,13 @@ def profile_table(profiles: Iterable[Profile]) -> RenderableType:
     for name in dict.fromkeys(name for column in figures for name in column):
         row(table, name, *(column.get(name, "–") for column in figures))
     notes = [Text(f"{_heading(profile)}: {how_profiled(profile)}") for profile in shown]
-    notes += [
-        Text(line) for profile in shown if isinstance(profile, EmulatedProfile) for line in emulated_lines(profile)
-    ]
+    for profile in shown:
+        if isinstance(profile, EmulatedProfile):
+            notes += [Text(line) for line in emulated_lines(profile)]
+        elif isinstance(profile, MeasuredProfile):
+            notes += [Text(line) for line in (*_compute_unit_lines(profile), *_parity_lines(profile.parity))]
+        elif isinstance(profile, PredictedProfile):
+            notes.append(Text(f"band: {profile.latency_ms.basis}"))
     notes += [Text(f"note: {note}") for profile in shown for note in profile.notes]
     return Group(table, *notes)
 
@@ -89,19 +97,39 @@ def emulated_lines(profile: EmulatedProfile) -> tuple[str, ...]:
     lines = []
     if profile.latency_ms is not None:
         lines.append(f"band: {profile.latency_ms.basis}")
-    parity = profile.parity
+    return (*lines, *_parity_lines(profile.parity))
+
+
+def _parity_lines(parity: DeviceParity | None) -> Iterator[str]:
     if parity is not None and parity.versus_host:
         worst = min(parity.versus_host, key=lambda output: output.sqnr_db)
         distance = "identical" if worst.max_abs_error == 0 else format_figure(worst.sqnr_db, "dB")
         samples = f"{parity.samples} sample{'' if parity.samples == 1 else 's'}"
-        lines.append(f"outputs against this machine: {parity.status}, {distance} ({samples})")
+        yield f"outputs against this machine: {parity.status}, {distance} ({samples})"
     if parity is not None and parity.reason:
-        lines.append(f"outputs: {parity.reason}")
-    return tuple(lines)
+        yield f"outputs: {parity.reason}"
+
+
+def _compute_unit_lines(profile: MeasuredProfile) -> Iterator[str]:
+    for times in profile.compute_units:
+        found = times.latency_ms
+        figures = (("p50", found.median), ("p95", found.p95), ("first run", found.first), ("load", found.init))
+        shown = ", ".join(f"{name} {format_figure(value, 'ms')}" for name, value in figures)
+        memory = f", memory {format_size(times.memory_bytes.peak)}" if times.memory_bytes is not None else ""
+        yield f"{times.compute_units}: {shown}{memory}"
 
 
 def _heading(profile: Profile) -> str:
     return f"{profile.artifact} on {profile.target} ({profile.kind})"
+
+
+def profiled_operators_table(profile: Profile) -> RenderableType:
+    """One row an operator of a profile, the slowest first, with what its kind of number knows of it."""
+    if isinstance(profile, EmulatedProfile):
+        return emulated_operator_table(profile.operators)
+    if isinstance(profile, PredictedProfile):
+        return predicted_operator_table(profile.operators)
+    return operator_time_table(profile.operators)
 
 
 def operator_time_table(operators: Iterable[OperatorTime]) -> RenderableType:
@@ -138,6 +166,25 @@ def emulated_operator_table(operators: Iterable[EmulatedOperator]) -> Renderable
     return table
 
 
+def predicted_operator_table(operators: Iterable[PredictedOperator]) -> RenderableType:
+    """One row an operation of the program, the slowest first: on which unit, and what its time goes into."""
+    numbers = ("pred. time", "share", "MACs", "moved")
+    table = frame(("operation", "type", "unit", *numbers, "bound by"), numbers)
+    for operator in sorted(operators, key=lambda found: -found.time_ms):
+        row(
+            table,
+            operator.name,
+            operator.type,
+            operator.unit.replace("_", " "),
+            format_figure(operator.time_ms, "ms"),
+            format_figure(operator.share, "share"),
+            f"{operator.macs:,}" if operator.macs else "",
+            format_size(operator.bytes) if operator.bytes else "",
+            operator.bound,
+        )
+    return table
+
+
 def output_parity_table(outputs: Iterable[OutputParity]) -> RenderableType:
     """One row an output: how far the second artifact's is from the first's."""
     numbers = ("SQNR", "max error", "mean error", "cosine", "exact")
@@ -156,17 +203,19 @@ def output_parity_table(outputs: Iterable[OutputParity]) -> RenderableType:
 
 
 def artifact_comparison_table(
-    artifacts: Sequence[tuple[str, str, int, int, float | None]], medians_ms: tuple[float | None, float | None]
+    artifacts: Sequence[tuple[str, str, int, int | None, float | None]], medians_ms: tuple[float | None, float | None]
 ) -> RenderableType:
     """Two artifacts, one row each.
 
     Args:
-        artifacts: Path, format, size in bytes, number of operators, share of operators that the delegate took.
+        artifacts: Path, format, size in bytes, number of operators (None: a program), share of operators that the
+            delegate took.
         medians_ms: p50 of each, taken by turns; None where it was not run.
     """
     numbers = ("size", "operators", "delegated", "p50")
     table = frame(("artifact", "format", *numbers), numbers)
     for (path, format_name, size_bytes, operators, delegated), median_ms in zip(artifacts, medians_ms, strict=True):
         time = standing("not run") if median_ms is None else Text(format_figure(median_ms, "ms"))
-        row(table, path, format_name, format_size(size_bytes), str(operators), format_figure(delegated, "share"), time)
+        count = "–" if operators is None else str(operators)
+        row(table, path, format_name, format_size(size_bytes), count, format_figure(delegated, "share"), time)
     return table

@@ -54,7 +54,8 @@ class ArtifactParity(Protocol):
 def summary_table(manifest: Manifest) -> RenderableType:
     """One row an artifact: status, size, accuracy, distance, delegated share, and what each target says.
 
-    Measured targets have their p50 and p95, emulated ones an estimate with its band and the exact instructions.
+    Measured targets have their p50 and p95, emulated ones an estimate with its band and the exact instructions,
+    predicted ones an estimate alone.
     """
     columns = headline_times(manifest.artifacts)
     times = [f"{title} {place}" for title, place in (column.heading for column in columns)]
