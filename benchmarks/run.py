@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def main() -> int:
-    found = sorted(path.parent.name for path in Path(__file__).parent.glob("*/run.py"))
+    here = Path(__file__).parent
+    found = sorted(".".join(path.parent.relative_to(here).parts) for path in here.glob("*/**/run.py"))
     chosen = sys.argv[1:] or found
     failed = []
     for name in chosen:

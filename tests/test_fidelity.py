@@ -1,7 +1,11 @@
 """The fidelity benchmark's own arithmetic: a wrong error would be quoted with every estimate."""
 
+from pathlib import Path
+
+import a64_code as a64
 import pytest
 
+from benchmarks.fidelity import memory
 from benchmarks.fidelity.errors import Estimate, compare, summary
 from benchmarks.fidelity.ncnn.networks import NETWORKS
 from benchmarks.fidelity.predictions import placed_core
@@ -79,3 +83,10 @@ def test_held_out_rows_are_most_rows_and_whole_devices() -> None:
         ("rk3588s", "mobilenet"),
     ]
     assert len(rows) > 100
+
+
+def test_memory_loops_copy_at_the_measured_rate_when_simulated(tmp_path: Path) -> None:
+    found = memory.measure(a64.coresim_program())["rows"]
+    assert len(found) == 8
+    assert {row["target"]: row["errors"]["copy"] for row in found if abs(row["errors"]["copy"]) > 0.15} == {}
+    assert {row["target"]: row["errors"]["latency"] for row in found if abs(row["errors"]["latency"]) > 0.15} == {}

@@ -126,8 +126,8 @@ def locate_module(name: str) -> Path | None:
     """
     search: list[str] | None = [str(Path.cwd()), *sys.path]
     spec = None
-    for prefix in _with_parents(name):
-        spec = importlib.machinery.PathFinder.find_spec(prefix, search)
+    for part in name.split("."):  # the bare part: of a dotted name, a namespace package looks for its imported parent
+        spec = importlib.machinery.PathFinder.find_spec(part, search)
         if spec is None:
             return None
         search = list(spec.submodule_search_locations or ())

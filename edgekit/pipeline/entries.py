@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.contracts import ExportResult, Inspection, load_entry
 from edgekit.errors import ToolError
 from edgekit.formats import format_spec
-from edgekit.records import Artifact, ExportRequest
+from edgekit.records import Artifact, ExportRequest, PlacementRequest
 from edgekit.store.atomic import digest_path, size_bytes
 from edgekit.verify.coverage import coverage
 from edgekit.verify.precision_audit import audit
@@ -35,10 +35,13 @@ def export_artifact(request: ExportRequest) -> Artifact:
         inputs=inspection.inputs,
         outputs=inspection.outputs,
         backend=request.backend,
+        variant=request.variant,
         minimum_deployment_target=request.minimum_deployment_target,
         dynamic_batch=request.dynamic_batch,
         operators=operators,
         coverage=coverage(operators, delegate, inspection.partitions),
         audit=audit(operators),
         notes=result.notes,
+        half_precision=result.half_precision,
+        placement=load_entry(spec.place)(PlacementRequest(path=request.output)) if spec.place is not None else None,
     )

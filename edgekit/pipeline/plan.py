@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 from edgekit.budget.limits import check_budgets_can_be_judged, limits_of, match_artifacts
-from edgekit.contracts import BackendSpec, FormatSpec, FrameworkSpec
+from edgekit.contracts import BackendSpec, FormatSpec, FrameworkSpec, WeightPlan, load_entry
 from edgekit.errors import MissingToolError, RecipeError, UnsupportedError
 from edgekit.formats import format_spec, require_cell
 from edgekit.frameworks import framework_spec
@@ -16,13 +16,13 @@ from edgekit.pipeline.devices import Cell, check_figures, check_threads, refusal
 from edgekit.pipeline.sources import find_framework
 from edgekit.recipe.pruning import check_prune_rule
 from edgekit.recipe.schema import CompressStep, ExportRule, QuantizeRule, Recipe
-from edgekit.records import FormatName, FrameworkName, Precision, artifact_id
+from edgekit.records import FormatName, FrameworkName, Precision, WeightCompression, artifact_id
 from edgekit.targets import Device, find_device
 
 CALIBRATED: tuple[Precision, ...] = ("int8", "int16x8")
 """Precisions whose activation scales come from data."""
 
-NEEDS_NO_RUN = ("size", "delegated")
+NEEDS_NO_RUN = ("size", "delegated", "neural_engine")
 """Budget figures that are known from the file alone."""
 
 
@@ -31,17 +31,24 @@ class ArtifactPlan:
     """One artifact to make.
 
     Attributes:
+        variant: Name of the way in which its weights are stored; empty: the precision says enough.
         program: Precision of the program that it is lowered from.
+        judged_as: The precision whose limits it is held to.
+        compression: How its weights are stored; None: the format knows one way only.
+        keep_float32: What computes in float32 where the rest computes in float16; None: ``auto``.
         not_here: Why this machine cannot run it; None: it can.
     """
 
     id: str
     format: FormatName
     precision: Precision
+    variant: str
     program: Precision
+    judged_as: Precision
     backend: str | None
     minimum_deployment_target: str | None
-    compression: str | None
+    compression: WeightCompression | None
+    keep_float32: Literal["auto"] | tuple[str, ...] | None
     dynamic_batch: bool
     timeout_s: float
     not_here: str | None
@@ -113,21 +120,40 @@ def _plan_artifacts(recipe: Recipe, framework: FrameworkSpec) -> Iterable[Artifa
                 raise UnsupportedError(
                     f"export.{place}: a dynamic batch in {spec.title}", reason=refusal.reason, instead=refusal.instead
                 )
-            yield _artifact_plan(rule, spec, backend, precision, program)
+            yield _artifact_plan(rule, spec, backend, precision, _plan_weights(recipe, spec, rule, precision, program))
+
+
+def _plan_weights(
+    recipe: Recipe, spec: FormatSpec, rule: ExportRule, precision: Precision, program: Precision
+) -> WeightPlan:
+    if spec.plan_weights is None:
+        return WeightPlan(name="", program=program, compression=None)
+    planned: WeightPlan = load_entry(spec.plan_weights)(
+        rule.compression, precision, program, rule.minimum_deployment_target
+    )
+    quantize = recipe.quantize_rule(precision)
+    if quantize is None or planned.compression is None or planned.program != "fp32":
+        return planned
+    # The quantized program, which leaves these layers alone, is not what this artifact is made from.
+    skip = tuple(dict.fromkeys((*planned.compression.skip, *quantize.skip)))
+    return replace(planned, compression=replace(planned.compression, skip=skip))
 
 
 def _artifact_plan(
-    rule: ExportRule, spec: FormatSpec, backend: BackendSpec, precision: Precision, program: Precision
+    rule: ExportRule, spec: FormatSpec, backend: BackendSpec, precision: Precision, weights: WeightPlan
 ) -> ArtifactPlan:
     name = None if backend is spec.backends[0] else backend.name
     return ArtifactPlan(
-        id=artifact_id(spec.name, precision, name),
+        id=artifact_id(spec.name, precision, name, weights.name),
         format=spec.name,
         precision=precision,
-        program=program,
+        variant=weights.name,
+        program=weights.program,
+        judged_as=weights.judged_as or precision,
         backend=backend.name,
         minimum_deployment_target=rule.minimum_deployment_target,
-        compression=rule.compression,
+        compression=weights.compression,
+        keep_float32=rule.keep_float32,
         dynamic_batch=rule.batch == "dynamic",
         timeout_s=rule.timeout / 1e3,
         not_here=backend.not_here,
@@ -135,9 +161,14 @@ def _artifact_plan(
 
 
 def _check_options(spec: FormatSpec, rule: ExportRule, place: str) -> None:
-    for option in ("minimum_deployment_target", "compression"):
+    for option in ("minimum_deployment_target", "compression", "keep_float32"):
         if getattr(rule, option) is not None and option not in spec.options:
             raise RecipeError(f"{place}: {option!r} means nothing to {spec.title}; leave it out of this export.")
+    if rule.keep_float32 is not None and set(rule.precision) == {"fp32"}:
+        raise RecipeError(
+            f"{place}.keep_float32: says what stays in float32 where the rest computes in float16, and at fp32 all "
+            "does; leave it out, or add fp16 to `precision`."
+        )
 
 
 def _refuse_twice(artifacts: tuple[ArtifactPlan, ...]) -> None:

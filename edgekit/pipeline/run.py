@@ -203,7 +203,7 @@ class _Journey:
                 artifact, coverage=coverage(artifact.operators, artifact.coverage.delegate, partitions, times)
             )
         place = self._folder.artifact(
-            plan.format, self._plan.recipe.name, plan.precision, self._suffix_backend(plan), spec.suffix
+            plan.format, self._plan.recipe.name, plan.precision, self._suffix_backend(plan), spec.suffix, plan.variant
         )
         if not place.exists() or digest_path(place) != artifact.sha256:
             publish(artifact.path, place)
@@ -258,6 +258,7 @@ class _Journey:
         )
         for (precision, dynamic), program in self._programs.items():
             link_or_copy(program.reference, self._folder.reference(precision, dynamic, ".npz"))
+            link_or_copy(program.path, self._folder.reference(precision, dynamic, ".pt2"))
             write_text(self._folder.reference(precision, dynamic, ".json"), dumps(program))
         self._remove_stale({str(report.artifact.path) for report in reports if report.artifact is not None})
         write_text(self._folder.recipe, yaml.safe_dump(self._recipe_as_resolved(), sort_keys=False))

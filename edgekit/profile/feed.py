@@ -15,6 +15,23 @@ from edgekit.verify.reference import load_arrays
 Array = NDArray[np.generic]
 
 
+def samples_of(reference: Path, count: int) -> list[list[Array]]:
+    """Read the samples of a ``reference.npz`` one by one.
+
+    Args:
+        reference: Holds ``input_<i>`` with the samples in axis 0.
+        count: How many inputs the artifact takes.
+
+    Returns:
+        For each sample, each input with a batch of one.
+
+    Raises:
+        ArtifactError: The file is missing or truncated, or holds other inputs.
+    """
+    arrays = _inputs_of(reference, count)
+    return [[array[place : place + 1] for array in arrays] for place in range(min(map(len, arrays)))]
+
+
 def first_sample(reference: Path, count: int) -> list[Array]:
     """Read the first sample of a ``reference.npz``.
 
@@ -28,13 +45,17 @@ def first_sample(reference: Path, count: int) -> list[Array]:
     Raises:
         ArtifactError: The file is missing or truncated, or holds other inputs.
     """
+    return [array[:1] for array in _inputs_of(reference, count)]
+
+
+def _inputs_of(reference: Path, count: int) -> list[Array]:
     arrays = load_arrays(reference)
     names = [f"input_{i}" for i in range(count)]
     if not all(name in arrays and len(arrays[name]) for name in names):
         raise ArtifactError(
             f"{reference}: expected {', '.join(names)} with at least one sample; received {', '.join(sorted(arrays))}"
         )
-    return [arrays[name][:1] for name in names]
+    return [arrays[name] for name in names]
 
 
 def generated_inputs(specs: Sequence[TensorSpec], seed: int) -> list[Array]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from edgekit.errors import RecipeError
+from edgekit.recipe.section import LayerRules as LayerRules
+from edgekit.recipe.section import Section as Section
+from edgekit.recipe.section import as_tuple
+from edgekit.recipe.weights import Compression
 from edgekit.records import FormatName, FrameworkName, ModelLayer, Precision
 from edgekit.units import parse_count, parse_duration_ms, parse_size_bytes
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 def _parsed(parse: Any) -> Any:
@@ -55,12 +55,6 @@ Count = Annotated[
     Field(ge=0),
 ]
 """A number of instructions, plain or with a power of a thousand (``180 M``)."""
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSection(Section):
@@ -131,18 +125,6 @@ class TrainSection(Section):
     """Stop after so many epochs without a better validation accuracy; the best weights are kept."""
 
 
-class LayerRules(Section):
-    """Base of rules that pick layers."""
-
-    skip: tuple[str, ...] = ()
-    """Layers left alone: by name (``features.0``), pattern (``features.*``) or type (``type:Linear``)."""
-
-    @field_validator("skip", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return _as_tuple(value)
-
-
 class PruneRule(LayerRules):
     """Zero weights during training."""
 
@@ -158,7 +140,7 @@ class PruneRule(LayerRules):
 
 
 class ClusterRule(LayerRules):
-    """Let the weights of a layer share a few values (Keras), with some more training."""
+    """Let the weights of a layer share a few values, with some more training."""
 
     clusters: int = Field(default=16, ge=2, le=256)
     """Distinct values a layer's weights may take."""
@@ -225,13 +207,17 @@ class ExportRule(Section):
     """One format, at one or more precisions."""
 
     format: FormatName
-    precision: Annotated[tuple[Precision, ...], BeforeValidator(_as_tuple)] = Field(default=("fp32",), min_length=1)
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(as_tuple)] = Field(default=("fp32",), min_length=1)
     backend: str | None = None
     """ExecuTorch: ``xnnpack`` (default), ``coreml``, ``portable``."""
     minimum_deployment_target: Literal["iOS15", "iOS16", "iOS17", "iOS18"] | None = None
     """Core ML only."""
-    compression: Literal["linear", "palette"] | None = None
-    """Core ML only: how ``w8`` and ``w4`` hold weights."""
+    compression: Compression | None = None
+    """Core ML only: how the file holds weights: ``linear`` (unless given), ``palette``, or a mapping with more."""
+    keep_float32: Literal["auto"] | Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = None
+    """Core ML only: what stays in float32 where the rest computes in float16. ``auto`` (unless given): what overflows,
+    or loses too much, on the verification samples. Else layers and operations, by name, pattern or type
+    (``type:LayerNorm``, ``type:softmax``); ``[]``: nothing."""
     batch: Literal["dynamic", 1] = 1
     timeout: DurationMs = 900_000.0
     """The export is stopped after so long."""
@@ -261,7 +247,7 @@ class VerifySection(Section):
 class ProfileSection(Section):
     """Where and how to time."""
 
-    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ("host",)
+    targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("host",)
     num_runs: int = Field(default=50, ge=1)
     warmup_runs: int = Field(default=10, ge=0)
     num_threads: int = Field(default=1, ge=1)
@@ -298,6 +284,8 @@ class Budget(Section):
     """At most, against the program."""
     delegated: float | None = Field(default=None, ge=0, le=1)
     """Share of operators taken by the delegate, at least."""
+    neural_engine: float | None = Field(default=None, ge=0, le=1)
+    """Core ML: share of multiply-accumulates that the Neural Engine can take (predicted), at least."""
 
 
 class Recipe(Section):

@@ -6,7 +6,8 @@
     report.html     the same for people
     recipe.yaml     the recipe as resolved
     artifacts/      <format>/<name>-<precision>.<suffix>
-    reference/      <program>.npz: the verification samples and what the models said of them; .json: the program
+    reference/      <program>.npz: the verification samples and what the models said of them; .json: the program's
+                    record; .pt2: the program
     logs/           one a stage: what the libraries printed
 """
 
@@ -50,13 +51,16 @@ class BuildFolder:
         return self.root / "logs" / (stage.replace(":", "-").replace("/", "-").replace("@", "-") + ".log")
 
     def reference(self, precision: str, dynamic_batch: bool, suffix: str) -> Path:
-        """Return the place of a program's reference (``.npz``) or record (``.json``)."""
+        """Return the place of a program (``.pt2``), of its reference (``.npz``) or of its record (``.json``)."""
         return self.root / "reference" / f"{precision}{'-dynamic-batch' if dynamic_batch else ''}{suffix}"
 
-    def artifact(self, format_name: str, name: str, precision: str, backend: str | None, suffix: str) -> Path:
+    def artifact(
+        self, format_name: str, name: str, precision: str, backend: str | None, suffix: str, variant: str = ""
+    ) -> Path:
         """Return the place of an artifact."""
+        named = f"+{variant}" if variant else ""
         tail = f"-{backend}" if backend not in (None, "xnnpack") else ""
-        return self.root / "artifacts" / format_name / f"{name}-{precision}{tail}{suffix}"
+        return self.root / "artifacts" / format_name / f"{name}-{precision}{named}{tail}{suffix}"
 
 
 @contextmanager

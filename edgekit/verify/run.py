@@ -11,6 +11,7 @@ from edgekit.contracts import Session, load_entry
 from edgekit.process import emit
 from edgekit.records import Parity, Program
 from edgekit.verify.accuracy import top1_accuracy
+from edgekit.verify.half_precision import blame
 from edgekit.verify.judge import Distances, broken, check_output_names, judge
 from edgekit.verify.parity import compare_outputs, incomparable, sqnr_db
 from edgekit.verify.reference import Reference, load_reference
@@ -36,13 +37,21 @@ def verify_artifact(request: VerifyRequest) -> VerifyResult:
     names = [spec.name for spec in request.program.outputs]
     check_output_names(request.verify, names)
     reference = load_reference(request.program.reference)
-    with load_entry(request.open_session)(request.artifact, request.num_threads) as session:
+    with _open(request) as session:
         outputs, unstable = _run_all(session, reference, dynamic_batch=request.dynamic_batch)
         runtime = session.runtime
     if request.outputs is not None:
         request.outputs.parent.mkdir(parents=True, exist_ok=True)
         np.savez(request.outputs, **{f"output_{i}": output for i, output in enumerate(outputs)})  # type: ignore[arg-type]
-    return VerifyResult(parity=_parity(request, reference, names, outputs, unstable), runtime=runtime)
+    parity = blame(_parity(request, reference, names, outputs, unstable), request.half_precision)
+    return VerifyResult(parity=parity, runtime=runtime)
+
+
+def _open(request: VerifyRequest) -> Session:
+    entry = load_entry(request.open_session)
+    chosen = () if request.compute is None else (request.compute,)
+    session: Session = entry(request.artifact, request.num_threads, *chosen)
+    return session
 
 
 def _batches(total: int, *, dynamic_batch: bool) -> Iterator[slice]:

@@ -90,6 +90,13 @@ def test_locate_module_finds_what_python_would_import(project: Path) -> None:
     assert locate_module("sys") is None
 
 
+def test_locate_module_finds_a_module_inside_a_folder_without_init(project: Path) -> None:
+    (project / "shop/shelf").mkdir()
+    (project / "shop/shelf/top.py").write_text("X = 1\n")
+    assert locate_module("shop.shelf.top") == project / "shop/shelf/top.py"
+    assert locate_module("shop.shelf") is None
+
+
 def test_data_digest_follows_the_content_of_a_file_not_its_path(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(4))
     shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")

@@ -126,12 +126,27 @@ def test_profile_inspect_compare_and_check_work_on_what_was_built(built):
     assert json.loads(inspection.stdout)["format"] == "tflite", inspection.stderr
     comparison = project.run("compare", str(tflite), str(pte), "--json")
     assert json.loads(comparison.stdout)["runs"]["parity"][0]["max_abs_error"] == 0, comparison.stderr
+    same = project.run("compare", "builds/tiny", "builds/tiny", "--artifact", "tflite/int8", "--json")
+    assert json.loads(same.stdout)["runs"]["parity"][0]["max_abs_error"] == 0, same.stderr
     check = project.run(
         "check", "builds/tiny", "--junit", "junit.xml", "--markdown", "summary.md", "--baseline", "builds/tiny"
     )
     assert check.returncode == 0, check.stderr
     assert "<testsuite" in (project.root / "junit.xml").read_text()
     assert "tflite/int8" in (project.root / "summary.md").read_text()
+
+
+def test_program_is_kept_with_the_build_and_held_only_against_what_can_be_looked_into(built):
+    project, _ = built
+    assert (project.root / "builds/tiny/reference/int8.pt2").is_file()
+    for arguments, words in (
+        (("builds/tiny", "--artifact", "tflite/int8"), "only coreml artifacts show what lies between"),
+        (("builds/tiny", "--artifact", "tflite/int9"), "Did you mean 'tflite/int8'"),
+        (("builds/tiny",), "expected --artifact with one of builds/tiny: tflite/fp32"),
+        (("elsewhere", "--artifact", "tflite/int8"), "expected a build folder"),
+    ):
+        result = project.run("compare", *arguments)
+        assert result.returncode == 2 and words in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(("how", "words"), [("abort", "SIGABRT"), ("hang", "ran past its limit of 8 s")])

@@ -44,6 +44,8 @@ def test_plan_names_artifacts_and_the_programs_they_come_from():
         ({"export": [{"format": "executorch", "precision": "int16x8"}]}, UnsupportedError, "Instead:"),
         ({"export": [{"format": "executorch", "backend": "vulcan"}]}, RecipeError, "no backend 'vulcan'"),
         ({"export": [{"format": "tflite", "compression": "palette"}]}, RecipeError, "'compression' means nothing"),
+        ({"export": [{"format": "tflite", "keep_float32": ["head"]}]}, RecipeError, "'keep_float32' means nothing"),
+        ({"export": [{"format": "coreml", "keep_float32": "auto"}]}, RecipeError, "keep_float32: says what stays"),
         ({"export": [{"format": "tflite"}, {"format": "tflite"}]}, RecipeError, "received twice: tflite/fp32"),
         ({"compress": [{"quantize": {"precision": "w4"}}]}, RecipeError, "no artifact is exported at w4"),
         ({"compress": [{"prune": {"sparsity": 0.5, "granularity": "channel"}}]}, UnsupportedError, "channel"),
@@ -145,10 +147,6 @@ REFUSE = [{"quantize": {"mode": "qat", "unsupported": "refuse"}}]
 @pytest.mark.parametrize(
     ("compress", "message"),
     [
-        (
-            CLUSTER,
-            r"compress\.0\.cluster of a PyTorch model.*Instead: compression: palette .* or the same model in Keras",
-        ),
         (REFUSE, r"compress\.0\.quantize\.unsupported: refuse of a PyTorch model.*Instead: skip"),
     ],
 )

@@ -85,20 +85,11 @@ def _round_before(graph: fx.Graph, quantize: fx.Node) -> None:
     quantize.replace_input_with(source, value)  # type: ignore[arg-type]
 
 
-def float16_behind_inputs(coremltools: Any) -> Any:
-    """Return the precision of an ``int8`` package: float16, but for what leads up to the grid of an input.
-
-    Returns:
-        ``coremltools.transform.FP16ComputePrecision``.
-    """
-    return coremltools.transform.FP16ComputePrecision(op_selector=lambda operation: not _is_before_the_grid(operation))
-
-
-def _is_before_the_grid(operation: Any) -> bool:
-    """Whether a MIL operation rounds an input to its grid, or prepares nothing but that."""
+def is_before_the_grid(operation: Any) -> bool:
+    """Whether a MIL operation rounds an input to its grid, or prepares nothing but that: it stays in float32."""
     if operation.name.startswith(INPUT_GRID):
         return True
     if operation.op_type not in _PREPARES_MIL:
         return False
     readers = operation.outputs[0].child_ops
-    return bool(readers) and all(_is_before_the_grid(reader) for reader in readers)
+    return bool(readers) and all(is_before_the_grid(reader) for reader in readers)

@@ -12,6 +12,8 @@ from edgekit.records import TensorSpec
 
 _MULTI_ARRAY = {65568: "float32", 65552: "float16", 65600: "float64", 131104: "int32", 131080: "int8"}
 """``ArrayFeatureType.ArrayDataType`` of coremltools' FeatureTypes.proto."""
+UNKNOWN = "unknown"
+"""Dtype of an input or output that is no array."""
 _TARGETS = {6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18", 10: "iOS26"}
 """Specification version -> the first iOS that reads it."""
 
@@ -45,4 +47,4 @@ def _spec(feature: Any) -> TensorSpec:
         shape = tuple(
             size if limits.lowerBound == limits.upperBound else None for size, limits in zip(shape, ranges, strict=True)
         )
-    return TensorSpec(name=feature.name, dtype=_MULTI_ARRAY.get(array.dataType, "unknown"), shape=shape)
+    return TensorSpec(name=feature.name, dtype=_MULTI_ARRAY.get(array.dataType, UNKNOWN), shape=shape)

@@ -19,6 +19,8 @@ _LAYOUT = frozenset(
         *("stack", "cast", "identity", "shape", "fill", "fill_like", "pad", "tile", "range_1d", "reverse"),
     }
 )
+_MASKS = frozenset({"mask", "data_mask", "indices_mask", "shape"})
+"""Parameters of ``constexpr_*`` operations that say where values stand."""
 INPUT_GRID = "input_grid"
 """Names of the operations that round a quantized input to its grid in float32 start with it."""
 Kind = Literal["compute", "quantize", "dequantize", "layout"]
@@ -41,9 +43,14 @@ class Variable:
     stored_dtype: str | None = None
 
 
-def read_operators(specification: Any) -> tuple[Operator, ...]:
-    """List the operations of the main function in execution order, constants folded into those that read them."""
-    function = specification.mlProgram.functions["main"]
+def read_operators(specification: Any, function_name: str | None = None) -> tuple[Operator, ...]:
+    """List the operations of a function in execution order, constants folded into those that read them.
+
+    Args:
+        specification: ``Model_pb2.Model``.
+        function_name: None: the one that runs unless another is named.
+    """
+    function = specification.mlProgram.functions[function_name or default_function(specification)]
     block = function.block_specializations[function.opset]
     known = {item.name: read_type(item.type) for item in function.inputs}
     operations = list(_executed(block, known))
@@ -62,6 +69,18 @@ def read_operators(specification: Any) -> tuple[Operator, ...]:
         )
         for index, operation in enumerate(operations)
     )
+
+
+def default_function(specification: Any) -> str:
+    """Return the name of the function that runs unless another is named."""
+    functions = specification.mlProgram.functions
+    named = specification.description.defaultFunctionName or "main"
+    return named if named in functions else next(iter(sorted(functions)), named)
+
+
+def element_bits(dtype: str) -> int:
+    """Return how many bits an element of a declared dtype takes; 0 where it has no fixed size (strings)."""
+    return _BITS.get(dtype, 0)
 
 
 def _integer_operations(operations: list[Any], known: dict[str, Variable]) -> set[int]:
@@ -106,8 +125,8 @@ def read_type(value_type: Any) -> Variable:
         for dimension in tensor.dimensions
     )
     names = type(tensor).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number
-    name = names[tensor.dataType].name.lower()
-    return Variable(name, shape)
+    known = names.get(tensor.dataType)
+    return Variable(known.name.lower() if known is not None else f"type {tensor.dataType}", shape)
 
 
 def _executed(block: Any, known: dict[str, Variable]) -> Iterator[Any]:
@@ -117,6 +136,10 @@ def _executed(block: Any, known: dict[str, Variable]) -> Iterator[Any]:
             found = read_type(operation.outputs[0].type)
             size, stored = _stored(operation, known)
             known[operation.outputs[0].name] = Variable(found.dtype, found.shape, size, stored or found.dtype)
+            if len(operation.outputs) > 1:  # a mask and the values that it keeps: the bytes are counted with the values
+                known[operation.outputs[0].name] = Variable(found.dtype, found.shape, 0, found.dtype)
+                values = read_type(operation.outputs[1].type)
+                known[operation.outputs[1].name] = Variable(values.dtype, values.shape, size, stored or values.dtype)
             continue
         for output in operation.outputs:
             known[output.name] = read_type(output.type)
@@ -126,17 +149,25 @@ def _executed(block: Any, known: dict[str, Variable]) -> Iterator[Any]:
 
 
 def _stored(operation: Any, known: dict[str, Variable]) -> tuple[int, str | None]:
-    """Bytes of a constant in the file, and the dtype of its largest part (integers, indices, else itself)."""
-    parts = [read_type(value.type) for value in operation.attributes.values() if value.type.HasField("tensorType")]
+    """Bytes of a constant in the file, and the dtype of its values (integers, indices, else itself).
+
+    The values are the largest part, masks left aside: of very sparse weights there are fewer than bits in a byte.
+    """
     if operation.type == "const":
-        parts = [read_type(operation.attributes["val"].type)]
+        parts = [("val", read_type(operation.attributes["val"].type))]
     else:
-        parts += [_bound(binding, known) for argument in operation.inputs.values() for binding in argument.arguments]
-    sizes = {part: part.constant_bytes or _bytes(part) for part in parts if part.dtype in _BITS}
-    if not sizes:
-        return 0, None
-    largest = max(sizes, key=lambda part: math.prod(size or 1 for size in part.shape))
-    return sum(sizes.values()), largest.stored_dtype or largest.dtype
+        held = operation.attributes.items()
+        parts = [(name, read_type(value.type)) for name, value in held if value.type.HasField("tensorType")]
+        for name, argument in operation.inputs.items():
+            parts += [(name, _bound(binding, known)) for binding in argument.arguments]
+    parts = [(name, part) for name, part in parts if part.dtype in _BITS]
+    sizes = [part.constant_bytes if part.stored_dtype is not None else _bytes(part) for _, part in parts]
+    values = [part for name, part in parts if name not in _MASKS]
+    largest = max(values, key=lambda part: math.prod(size or 1 for size in part.shape), default=None)
+    if operation.type == "constexpr_lut_to_dense" and "lut" in operation.attributes:  # iOS16: indices packed in bytes
+        entries = math.prod(size or 1 for size in read_type(operation.attributes["lut"].type).shape)
+        return sum(sizes), f"uint{max(1, (entries - 1).bit_length())}"
+    return sum(sizes), None if largest is None else largest.stored_dtype or largest.dtype
 
 
 def _bytes(variable: Variable) -> int:
@@ -199,7 +230,7 @@ def _kind(operation_type: str, name: str = "") -> Kind:
 
 def _compute_dtype(operation: Any, known: dict[str, Variable]) -> str:
     """What an operation reads, unless it only moves values."""
-    if _kind(operation.type) == "layout":
+    if _kind(operation.type) == "layout" or not operation.outputs:  # writing a state gives nothing
         return "none"
     inputs = _arguments(operation, known)
     return inputs["x"].dtype if "x" in inputs else read_type(operation.outputs[0].type).dtype
@@ -213,10 +244,15 @@ def _macs(operation: Any, known: dict[str, Variable]) -> int:
         moved = produced if operation.type == "conv" else math.prod(size or 1 for size in inputs["x"].shape)
         return moved * math.prod(weight[1:])
     if operation.type == "linear" and "weight" in inputs:
-        return produced * (inputs["weight"].shape[-1] or 1)
+        return produced * _last(inputs["weight"])
     if operation.type == "scaled_dot_product_attention":
         query, key, value = ([size or 1 for size in inputs[name].shape] for name in ("query", "key", "value"))
         return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if operation.type == "matmul" and "x" in inputs:
-        return produced * (inputs["x"].shape[-1] or 1)
+        return produced * _last(inputs["x"])
     return 0
+
+
+def _last(variable: Variable) -> int:
+    """Return the size of the last dimension; 1 where it is free, or there is none."""
+    return (variable.shape[-1] or 1) if variable.shape else 1

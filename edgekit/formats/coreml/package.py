@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _BLOB_ENTRY_BYTES = 64
 _BLOB_SENTINEL = 0xDEADBEEF
 _MLPROGRAM_SPECIFICATION = 6
 """Specification versions from here on hold ML programs (iOS 15)."""
+NEWEST_SPECIFICATION = 10
+"""Of iOS 26; fields of a newer one would be passed over unseen."""
 
 
 def save_package(model: Any, path: Path, work_dir: Path) -> None:
@@ -89,10 +92,10 @@ def read_package(path: Path) -> Any:
     if not path.is_dir():
         raise ArtifactError(f"expected a Core ML package (.mlpackage, a folder); there is no folder {str(path)!r}")
     try:
-        manifest = json.loads((path / "Manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(_inside(path, "Manifest.json").read_text(encoding="utf-8"))
         root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        data = (path / "Data" / root).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        data = _inside(path, Path("Data") / root).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"expected a manifest that names the model in {str(path)!r}; {type(error).__name__}: {error}. {again}"
         ) from error
@@ -111,8 +114,40 @@ def read_package(path: Path) -> Any:
             f"expected an ML program (specification {_MLPROGRAM_SPECIFICATION} or newer) in {str(path)!r}; received "
             f"specification {specification.specificationVersion}, {specification.WhichOneof('Type') or 'empty'}"
         )
+    _check_program(specification, path, again)
     _check_weights(path, specification, again)
     return specification
+
+
+def _inside(package: Path, name: str | Path) -> Path:
+    """Return a file of a package: one that lies in it, links followed, and is a file.
+
+    Raises:
+        ArtifactError: It lies elsewhere (``..``, an absolute path, a link), is a pipe or a device, or is missing.
+    """
+    file = (package / name).resolve()
+    if not file.is_relative_to(package.resolve()):
+        raise ArtifactError(f"expected a file inside the package {str(package)!r}; received {str(name)!r}, outside it.")
+    if not file.is_file():
+        raise ArtifactError(
+            f"expected a file {str(name)!r} in the package {str(package)!r}; there is none. Copy it again."
+        )
+    return file
+
+
+def _check_program(specification: Any, path: Path, again: str) -> None:
+    """Check what every reader of a program relies on: its main function, and constants that are whole."""
+    functions = specification.mlProgram.functions
+    main = specification.description.defaultFunctionName or "main"
+    if main not in functions:
+        raise ArtifactError(f"expected a function {main!r} in {str(path)!r}; received {sorted(functions)}. {again}")
+    for operation in _operations(specification):
+        needed = 1 if operation.type == "const" or operation.type.startswith("constexpr_") else 0
+        if len(operation.outputs) < needed or (operation.type == "const" and len(operation.outputs) > 1):
+            raise ArtifactError(
+                f"expected a result of each constant in {str(path)!r}; one ({operation.type}) has "
+                f"{len(operation.outputs)}. {again}"
+            )
 
 
 def _check_weights(path: Path, specification: Any, again: str) -> None:
@@ -121,9 +156,9 @@ def _check_weights(path: Path, specification: Any, again: str) -> None:
     if not references:
         return
     file = path / WEIGHTS
-    if not file.is_file():
+    if not file.exists():
         raise ArtifactError(f"expected the constants of the model in {str(file)!r}; there is no such file. {again}")
-    blob = file.read_bytes()
+    blob = _inside(path, WEIGHTS).read_bytes()
     for offset in references:
         entry = blob[offset : offset + _BLOB_ENTRY_BYTES]
         size, start = (int.from_bytes(entry[at : at + 8], "little") for at in (8, 16))
@@ -141,16 +176,21 @@ def _is_blob(value: Any) -> bool:
 
 def _values(specification: Any) -> list[Any]:
     found: list[Any] = []
+    for operation in _operations(specification):
+        found += operation.attributes.values()
+        for argument in operation.inputs.values():
+            found += [binding.value for binding in argument.arguments if binding.HasField("value")]
+    return found
+
+
+def _operations(specification: Any) -> Iterator[Any]:
+    """Yield every operation of every function, those in blocks too."""
     for function in specification.mlProgram.functions.values():
         pending = list(function.block_specializations.values())
         while pending:
-            block = pending.pop()
-            for operation in block.operations:
-                found += operation.attributes.values()
-                for argument in operation.inputs.values():
-                    found += [binding.value for binding in argument.arguments if binding.HasField("value")]
+            for operation in pending.pop().operations:
+                yield operation
                 pending += operation.blocks
-    return found
 
 
 def _protobuf() -> Any:

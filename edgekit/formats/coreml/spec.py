@@ -13,7 +13,7 @@ SPEC = FormatSpec(
     backends=(
         BackendSpec(
             name="default",
-            programs={"fp32": "fp32", "fp16": "fp32", "int8": "int8", "w8": "w8", "w4": "w4"},
+            programs={"fp32": "fp32", "fp16": "fp32", "int8": "int8", "w8": "w8", "w6": "fp32", "w4": "w4"},
             refusals={
                 "int8-dynamic": Refusal(
                     reason="Core ML has no operation that chooses activation scales at run time",
@@ -34,6 +34,13 @@ SPEC = FormatSpec(
     export="edgekit.formats.coreml.export:export",
     open_session="edgekit.formats.coreml.session:open_session",
     inspect="edgekit.formats.coreml.inspect:inspect",
+    open_session_with_compute="edgekit.formats.coreml.session:open_session_with_compute",
+    analyse_half_precision="edgekit.formats.coreml.half_precision:analyse_half_precision",
+    open_trace="edgekit.formats.coreml.trace:open_trace",
+    open_program_trace="edgekit.formats.coreml.trace:open_program_trace",
+    place="edgekit.formats.coreml.placement.predict:place",
+    ask_placement="edgekit.formats.coreml.placement.plan:ask" if sys.platform == "darwin" else None,
     extra="coreml",
-    options=("minimum_deployment_target", "compression"),
+    options=("minimum_deployment_target", "compression", "keep_float32"),
+    plan_weights="edgekit.formats.coreml.compress.plan:plan_weights",
 )

@@ -20,6 +20,10 @@ SPEC = FormatSpec(
                 "w4": "w4",
             },
             refusals={
+                "w6": Refusal(
+                    reason="ONNX has integers of 4 and 8 bits; six bits exist as palettes in Core ML",
+                    instead="w8 or w4, or coreml at w6",
+                ),
                 "int16x8": Refusal(
                     reason="ONNX Runtime's CPU has no convolution or matrix product on int16 activations: they would "
                     "be dequantized and computed in float32",

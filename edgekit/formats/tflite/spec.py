@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.contracts import BackendSpec, FormatSpec
+from edgekit.contracts import BackendSpec, FormatSpec, Refusal
 
 SPEC = FormatSpec(
     name="tflite",
@@ -20,7 +20,12 @@ SPEC = FormatSpec(
                 "w4": "w4",
                 "int16x8": "fp32",
             },
-            refusals={},
+            refusals={
+                "w6": Refusal(
+                    reason="TFLite has integers of 4 and 8 bits; six bits exist as palettes in Core ML",
+                    instead="w8 or w4, or coreml at w6",
+                ),
+            },
         ),
     ),
     delegate="XNNPACK",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import traceback
@@ -40,6 +41,20 @@ def capture(module: nn.Module, example_inputs: Sequence[Tensor], *, dynamic_batc
     """
     program = _export(module, example_inputs, dynamic_batch=dynamic_batch)
     return program.module(check_guards=False)
+
+
+def record(module: nn.Module, example_inputs: Sequence[Tensor]) -> torch.fx.GraphModule:
+    """Record a module with a free batch size, or with the batch size of the example where it fixes one.
+
+    Raises:
+        ModelError: It cannot be recorded.
+    """
+    copied = copy.deepcopy(module)  # a recorded graph shares its parameters, and training it must not train the module
+    copied.eval()
+    try:
+        return capture(copied, example_inputs)
+    except ModelError:
+        return capture(copied, example_inputs, dynamic_batch=False)
 
 
 def export_program(

@@ -27,7 +27,16 @@ from edgekit.recipe.pruning import PAIRED_SPARSITY, check_prune_rule, is_update_
 from edgekit.recipe.schema import PruneRule
 from edgekit.records import SkippedLayer
 
-__all__ = ["MaskKeeper", "PrunableWeight", "Pruner", "PruningReport", "prunable_weights", "zero_masks"]
+__all__ = [
+    "MaskKeeper",
+    "PrunableWeight",
+    "Pruner",
+    "PruningReport",
+    "own_weights",
+    "prunable_weights",
+    "reason_of_kind",
+    "zero_masks",
+]
 
 MINIMUM_WEIGHTS = 32
 """A tensor with fewer weights is left whole: zeros in it save nothing and cost accuracy."""
@@ -91,7 +100,7 @@ def prunable_weights(module: nn.Module, rule: PruneRule) -> tuple[tuple[Prunable
     skipped: list[SkippedLayer] = []
     seen: set[int] = set()
     for layer, part in module.named_modules():
-        found = [weight for weight in _own_weights(layer, part) if id(weight.parameter) not in seen]
+        found = [weight for weight in own_weights(layer, part) if id(weight.parameter) not in seen]
         seen.update(id(weight.parameter) for weight in found)
         for weight in found:
             reason = _reason_to_skip(weight, part, rule, excluded.get(layer))
@@ -102,7 +111,13 @@ def prunable_weights(module: nn.Module, rule: PruneRule) -> tuple[tuple[Prunable
     return tuple(weights), tuple(skipped)
 
 
-def _own_weights(layer: str, part: nn.Module) -> Iterator[PrunableWeight]:
+def own_weights(layer: str, part: nn.Module) -> Iterator[PrunableWeight]:
+    """Yield the matrices and kernels that a module itself holds.
+
+    Args:
+        layer: Its dotted path; empty for the model.
+        part: The module.
+    """
     input_dim = 0 if isinstance(part, _TRANSPOSED) else 1
     for name, parameter in part.named_parameters(recurse=False):
         if parameter.dim() >= 2:
@@ -112,18 +127,31 @@ def _own_weights(layer: str, part: nn.Module) -> Iterator[PrunableWeight]:
 def _reason_to_skip(weight: PrunableWeight, part: nn.Module, rule: PruneRule, skipped_by: str | None) -> str | None:
     if skipped_by is not None:
         return f"skipped by the rule {skipped_by!r}"
-    if isinstance(part, nn.Embedding | nn.EmbeddingBag):
-        return "a lookup table multiplies nothing"
-    if not isinstance(part, _CONVOLUTIONS + _TRANSPOSED + _MATRICES):
-        return f"pruning knows convolutions, linear, recurrent and attention layers, not {type(part).__name__}"
-    if isinstance(part, _CONVOLUTIONS) and part.groups == part.in_channels and part.groups > 1:
-        # TensorFlow Model Optimization leaves them whole as well; XNNPACK's sparse kernels take 1x1 convolutions only.
-        return "depthwise: few weights, each of which its channel depends on"
+    reason = reason_of_kind(part, "pruning")
+    if reason is not None:
+        return reason
     if weight.parameter.numel() < MINIMUM_WEIGHTS:
         return f"{weight.parameter.numel()} weights; below {MINIMUM_WEIGHTS} zeros save nothing"
     size = weight.parameter.shape[weight.input_dim]
     if rule.granularity == "2:4" and size % GROUP:
         return f"2:4 needs an input dimension that is a multiple of {GROUP}; this one is {size}"
+    return None
+
+
+def reason_of_kind(part: nn.Module, doing: str) -> str | None:
+    """Say why the weights of a kind of layer are left whole; None: they are not.
+
+    Args:
+        part: A layer that holds a matrix or kernel.
+        doing: ``pruning`` or ``clustering``.
+    """
+    if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+        return "a lookup table multiplies nothing"
+    if not isinstance(part, _CONVOLUTIONS + _TRANSPOSED + _MATRICES):
+        return f"{doing} knows convolutions, linear, recurrent and attention layers, not {type(part).__name__}"
+    if isinstance(part, _CONVOLUTIONS) and part.groups == part.in_channels and part.groups > 1:
+        # TensorFlow Model Optimization leaves them whole as well; XNNPACK's sparse kernels take 1x1 convolutions only.
+        return "depthwise: few weights, each of which its channel depends on"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import nn
 from torch.fx import GraphModule
@@ -11,6 +12,7 @@ from edgekit.data.dataset import Dataset
 from edgekit.errors import UnsupportedError
 from edgekit.frameworks.pytorch.capture import move_constants
 from edgekit.frameworks.pytorch.checkpoint import Checkpoints
+from edgekit.frameworks.pytorch.cluster import Clusterer
 from edgekit.frameworks.pytorch.device import place
 from edgekit.frameworks.pytorch.distil import Distiller
 from edgekit.frameworks.pytorch.loop import run_epochs
@@ -60,6 +62,7 @@ def train_prepared(
     *,
     first: Samples,
     keeper: MaskKeeper | None = None,
+    clusterer: Clusterer | None = None,
     distiller: Distiller | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[EpochMetrics, ...]:
@@ -72,6 +75,7 @@ def train_prepared(
         settings: Of the float training; batch size, optimizer, schedule and device hold here too.
         first: Samples from which activation scales start, instead of from whatever the first batch holds.
         keeper: Keeps pruned weights at zero.
+        clusterer: Keeps clustered weights on shared values.
         distiller: The teacher's term in the loss.
         checkpoints: Where to resume from.
 
@@ -96,14 +100,26 @@ def train_prepared(
         epochs=rule.epochs,
         phase="qat",
         lr=rule.lr or settings.lr * QAT_LEARNING_RATE_SHARE,
-        after_step=keeper,
+        after_step=_after_step(keeper, clusterer),
         on_epoch_start=lambda epoch: schedule.start_epoch(prepared, epoch),
         set_mode=schedule.set_mode,
         distiller=distiller,
         checkpoints=checkpoints,
+        stateful={} if clusterer is None else {"clusterer": clusterer},
         best_from=min(schedule.freeze_from, rule.epochs - 1),
     )
     move_constants(prepared, "cpu")
     if keeper is not None:
         keeper.apply()
     return history
+
+
+def _after_step(keeper: MaskKeeper | None, clusterer: Clusterer | None) -> Callable[[int, int], None]:
+    """Zeros first: what became of a zero must not move the values that others share."""
+    steps = [step for step in (keeper, None if clusterer is None else clusterer.step) if step is not None]
+
+    def after_step(step: int, total: int) -> None:
+        for follow in steps:
+            follow(step, total)
+
+    return after_step

@@ -13,7 +13,6 @@ The life cycle, for people with their own training loop::
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,8 +22,8 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import FakeQuantizeBase, ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from edgekit.errors import DataError, ModelError, UnsupportedError
-from edgekit.frameworks.pytorch.capture import capture
+from edgekit.errors import DataError, UnsupportedError
+from edgekit.frameworks.pytorch.capture import record
 from edgekit.frameworks.pytorch.describe import source_layers
 from edgekit.frameworks.pytorch.layers import layers_above, skipped_layers
 from edgekit.frameworks.pytorch.quantizer import ProgramQuantizer
@@ -82,20 +81,6 @@ def prepare(
     plain = _switchable(prepared)
     plain.meta[_KEY] = {"rule": rule, "picked": picked}
     return plain
-
-
-def record(module: nn.Module, example_inputs: Sequence[Tensor]) -> GraphModule:
-    """Record a module with a free batch size, or with the batch size of the example where it fixes one.
-
-    Raises:
-        ModelError: It cannot be recorded.
-    """
-    copied = copy.deepcopy(module)  # a recorded graph shares its parameters, and training it must not train the module
-    copied.eval()
-    try:
-        return capture(copied, example_inputs)
-    except ModelError:
-        return capture(copied, example_inputs, dynamic_batch=False)
 
 
 def convert(prepared: GraphModule) -> GraphModule:

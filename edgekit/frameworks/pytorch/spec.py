@@ -16,10 +16,6 @@ SPEC = FrameworkSpec(
     imports=("torch", "torchvision", "timm", "transformers"),
     launcher=("torch.distributed.run", "--standalone", "--nproc_per_node={devices}"),
     refusals={
-        "cluster": Refusal(
-            reason="PyTorch has no maintained weight clustering that quantization-aware training preserves",
-            instead="compression: palette in a Core ML export (weights from a table), or the same model in Keras",
-        ),
         "quantize.unsupported": Refusal(
             reason="every layer goes through quantization-aware training; what has no integer kernel is known only "
             "after it, and named in the report",

@@ -22,13 +22,14 @@ from edgekit.frameworks.programs import (
     write_calibration,
     write_reference,
 )
-from edgekit.frameworks.pytorch.capture import export_program
+from edgekit.frameworks.pytorch.capture import export_program, record
 from edgekit.frameworks.pytorch.checkpoint import Checkpoints
+from edgekit.frameworks.pytorch.cluster import Clusterer
 from edgekit.frameworks.pytorch.describe import input_names, layout_of, run_outputs, tensor_spec
 from edgekit.frameworks.pytorch.load import Source, load_source
 from edgekit.frameworks.pytorch.prune import MaskKeeper, zero_masks
 from edgekit.frameworks.pytorch.qat import train_prepared
-from edgekit.frameworks.pytorch.quantize import calibrate, convert, prepare, record, skipped
+from edgekit.frameworks.pytorch.quantize import calibrate, convert, prepare, skipped
 from edgekit.frameworks.pytorch.samples import (
     Samples,
     as_samples,
@@ -146,6 +147,7 @@ def _train(
         request.train or TrainSection(),
         first=calibration_samples(dataset, data.calibration_samples if data else DEFAULT_CALIBRATION, 0),
         keeper=None if request.prune is None else MaskKeeper(prepared, zero_masks(module, request.prune)),
+        clusterer=None if request.cluster is None else Clusterer.keep(prepared, module, request.cluster),
         distiller=None if request.distil is None else load_distiller(request.distil),
         checkpoints=Checkpoints(request.work_dir / f"checkpoints-{request.precision}"),
     )

@@ -1,8 +1,9 @@
-"""Train a model in floating point, pruning and learning from a teacher on the way."""
+"""Train a model in floating point, pruning and learning from a teacher on the way; cluster its weights afterwards."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,23 +13,25 @@ from edgekit.data.checks import labels_of
 from edgekit.data.dataset import Dataset
 from edgekit.data.sources import load_dataset
 from edgekit.frameworks.pytorch.checkpoint import Checkpoints, write_weights
+from edgekit.frameworks.pytorch.cluster import Clusterer
 from edgekit.frameworks.pytorch.describe import describe_source
 from edgekit.frameworks.pytorch.device import is_first_process, place
 from edgekit.frameworks.pytorch.distil import Distiller
 from edgekit.frameworks.pytorch.evaluate import evaluate
 from edgekit.frameworks.pytorch.feed import as_tensors
+from edgekit.frameworks.pytorch.folding import fold_batch_norms, freeze_folded
 from edgekit.frameworks.pytorch.load import load_module, load_source
 from edgekit.frameworks.pytorch.loop import run_epochs, zero_share
 from edgekit.frameworks.pytorch.objective import LabelCheck, output_width
 from edgekit.frameworks.pytorch.optimizer import seed_generators
 from edgekit.frameworks.pytorch.prune import Pruner
 from edgekit.frameworks.requests import TrainRequest, TrainResult
-from edgekit.frameworks.training import check_train_request
+from edgekit.frameworks.training import QAT_LEARNING_RATE_SHARE, check_train_request
 from edgekit.recipe.pruning import first_final_epoch
-from edgekit.recipe.schema import DistilRule, PruneRule, TrainSection
+from edgekit.recipe.schema import ClusterRule, DistilRule, PruneRule, TrainSection
 from edgekit.records import TrainingReport
 
-__all__ = ["evaluate", "run_epochs", "train", "train_module"]
+__all__ = ["cluster_module", "evaluate", "run_epochs", "train", "train_module"]
 
 
 def train(request: TrainRequest) -> TrainResult:
@@ -52,14 +55,26 @@ def train(request: TrainRequest) -> TrainResult:
         check_fit(source.module, dataset, request.train)
     report = None
     if request.train is not None and dataset is not None:
+        distiller = None if request.distil is None else load_distiller(request.distil)
         report = train_module(
             source.module,
             dataset,
             request.train,
             prune=request.prune,
-            distiller=None if request.distil is None else load_distiller(request.distil),
+            distiller=distiller,
             checkpoints=Checkpoints(request.work_dir / "checkpoints"),
         )
+        if request.cluster is not None:
+            more = cluster_module(
+                source.module,
+                dataset,
+                request.train,
+                request.cluster,
+                keep_zeros=request.prune is not None,
+                distiller=distiller,
+                checkpoints=Checkpoints(request.work_dir / "checkpoints-cluster"),
+            )
+            report = _joined(report, more)
     weights = request.output_dir / "weights.pt"
     if is_first_process():
         write_weights(source.module.state_dict(), weights)
@@ -115,6 +130,85 @@ def train_module(
         sparsity=zero_share(module),
         sparsity_by_layer={} if pruned is None else pruned.sparsity_by_layer,
         skipped=() if pruned is None else pruned.skipped,
+    )
+
+
+def cluster_module(
+    module: nn.Module,
+    dataset: Dataset,
+    settings: TrainSection,
+    rule: ClusterRule,
+    *,
+    keep_zeros: bool,
+    distiller: Distiller | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> TrainingReport:
+    """Let the weights of a trained module share values, with some more training, in place.
+
+    Batch norms are folded first: a converter would fold them later, and multiply each output channel of a weight by a
+    factor of its own, which would make as many values as channels out of every shared one.
+
+    Args:
+        module: Trained.
+        dataset: With labels.
+        settings: Of the float training; batch size, optimizer, schedule and device hold here too.
+        rule: How many values, epochs and learning rate.
+        keep_zeros: Whether the zeros of pruned layers stay zeros.
+        distiller: The teacher's term in the loss.
+        checkpoints: Where to resume from and to save to.
+
+    Raises:
+        As :func:`~edgekit.frameworks.pytorch.loop.run_epochs`, ``fold_batch_norms`` and ``Clusterer.prepare``.
+    """
+    started = time.perf_counter()
+    folded = fold_batch_norms(module, as_tensors(dataset.sample(), dataset.layout))
+    clusterer = Clusterer.prepare(module, rule, keep_zeros=keep_zeros)
+    frozen = [parameter for name in folded if (parameter := module.get_submodule(name).weight) is not None]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+
+    def set_mode(module: nn.Module, training: bool) -> None:
+        module.train(training)
+        freeze_folded(module, folded)
+
+    epochs = run_epochs(
+        module,
+        dataset,
+        settings.model_copy(update={"patience": None}),
+        epochs=rule.epochs,
+        phase="cluster",
+        lr=rule.lr or settings.lr * QAT_LEARNING_RATE_SHARE,
+        after_step=clusterer.step,
+        set_mode=set_mode,
+        distiller=distiller,
+        checkpoints=checkpoints,
+        stateful={"clusterer": clusterer},
+    )
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    report = clusterer.report()
+    placement = place(settings, module)
+    return TrainingReport(
+        device=placement.device,
+        autocast=placement.autocast,
+        epochs=epochs,
+        seconds=time.perf_counter() - started,
+        sparsity=zero_share(module),
+        clusters_by_layer=report.clusters_by_layer,
+        skipped=report.skipped,
+    )
+
+
+def _joined(trained: TrainingReport, clustered: TrainingReport) -> TrainingReport:
+    """Put the report of what followed behind that of the float training."""
+    more = tuple(replace(metrics, epoch=len(trained.epochs) + metrics.epoch) for metrics in clustered.epochs)
+    return replace(
+        trained,
+        epochs=trained.epochs + more,
+        seconds=trained.seconds + clustered.seconds,
+        sparsity=clustered.sparsity,
+        clusters_by_layer=clustered.clusters_by_layer,
+        skipped=trained.skipped + clustered.skipped,
     )
 
 

@@ -21,7 +21,7 @@ from edgekit.records import ExportRequest, Program, TensorSpec
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # coremltools warns about versions while it is imported
-    from edgekit.formats.coreml.export import export, scales_fit_float16, table_of_values
+    from edgekit.formats.coreml.export import export, scales_fit_float16
     from edgekit.formats.coreml.inspect import inspect
     from edgekit.formats.coreml.operators import read_type
     from edgekit.formats.coreml.package import MODEL, WEIGHTS, read_package
@@ -137,21 +137,6 @@ def test_four_bit_weights_are_written_in_the_programs_shapes() -> None:
     data = [read_type(op.inputs["data"].arguments[0].value.type) for op in _operations(path, "constexpr_")]
     assert {found.dtype for found in data} == {"int4"}
     assert sorted(found.shape for found in data) == sorted(array.shape for array in folded_integers(program))
-
-
-def test_palette_of_four_bits_holds_every_weight_exactly() -> None:
-    weights = np.arange(-7, 8).astype(np.float16) * np.float16(0.37)
-    weights = np.random.default_rng(0).choice(weights, 64)
-    table, places = table_of_values(weights)
-    assert len(table) == 16 and places.dtype == np.uint8 and table.dtype == weights.dtype
-    np.testing.assert_array_equal(table[places], weights)
-
-
-def test_palette_is_written_for_large_quantized_weights_only(tmp_path: Path) -> None:
-    path, _ = _export(tiny_program("cnn", "w4"), tmp_path / "out", "w4", compression="palette")
-    tables = _operations(path, "constexpr_lut_to_dense")
-    assert sorted(read_type(op.outputs[0].type).shape for op in tables) == [(12, 12, 3, 3), (96, 12)]
-    assert read_type(tables[0].inputs["indices"].arguments[0].value.type).dtype == "uint4"
 
 
 def test_int8_layers_between_quantized_values_count_as_integer() -> None:

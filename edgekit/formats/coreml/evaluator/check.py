@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.errors import ArtifactError, UnsupportedError, nearest
-from edgekit.formats.coreml.evaluator.graph import Block, Function, Graph, Operation
+from edgekit.formats.coreml.evaluator.graph import Block, Function, Graph, Operation, walk
 from edgekit.formats.coreml.evaluator.registry import known_operations
 
 _DEEPEST = 32
@@ -15,8 +15,12 @@ NOT_EXECUTED = {
 """Operations that the evaluator leaves out on purpose, and why."""
 
 
-def check(graph: Graph) -> None:
+def check(graph: Graph, *, executable: bool = True) -> None:
     """Check every function.
+
+    Args:
+        graph: What was read.
+        executable: Whether every operation must be known to the evaluator.
 
     Raises:
         ArtifactError: A name is used before it is defined (a cycle, a lost operation), is defined twice in one block,
@@ -25,6 +29,8 @@ def check(graph: Graph) -> None:
     """
     for function in graph.functions.values():
         _check_function(function)
+        if executable:
+            _check_known(function)
 
 
 def _check_function(function: Function) -> None:
@@ -58,7 +64,14 @@ def _check_operation(operation: Operation, names: set[str], depth: int) -> None:
                 f"{operation} reads {name!r}, which nothing before it gives: a lost operation or a cycle. "
                 "Export the package again."
             )
-    if operation.type != "const" and operation.type not in known_operations():
+    for index, block in enumerate(operation.blocks):
+        _check_block(block, names, f"{operation}, block {index}", depth + 1)
+
+
+def _check_known(function: Function) -> None:
+    for operation in walk(function.block):
+        if operation.type == "const" or operation.type in known_operations():
+            continue
         reason = NOT_EXECUTED.get(operation.type)
         raise UnsupportedError(
             str(operation),
@@ -66,8 +79,6 @@ def _check_operation(operation: Operation, names: set[str], depth: int) -> None:
             or f"the reference evaluator knows no such operation. {nearest(operation.type, close_to(operation))}",
             instead="a Mac, which runs it with Core ML, or a model without it",
         )
-    for index, block in enumerate(operation.blocks):
-        _check_block(block, names, f"{operation}, block {index}", depth + 1)
 
 
 def close_to(operation: Operation) -> list[str]:

@@ -141,6 +141,8 @@ class Constants:
 def _check_entry(file: Path, offset: int, elements: int, declared: ValueType, place: str) -> None:
     """Check an entry before the reader follows it: the reader trusts its sizes."""
     size_of_file = file.stat().st_size
+    if offset > size_of_file:
+        raise ArtifactError(f"{place}: {str(file)!r} has no constant at byte {offset} ({size_of_file} bytes).")
     with file.open("rb") as stream:
         stream.seek(offset)
         entry = stream.read(_ENTRY_BYTES)
@@ -166,10 +168,13 @@ def _literal(proto: Any, declared: ValueType, place: str) -> Array | str:
     elements = _elements(declared, place)
     if declared.dtype not in NUMPY:
         raise ArtifactError(f"{place}: no constant of dtype {declared.dtype} is known. Export it with a known dtype.")
+    if which == "strings":
+        raise ArtifactError(f"{place}: expected elements of {declared}; received words. Export the package again.")
     array = _unpack(bytes(values), declared.dtype, elements) if which == "bytes" else np.array(values)
     if array.size != elements:
         raise ArtifactError(f"{place}: expected {elements} elements of {declared}; received {array.size}.")
-    return array.astype(NUMPY[declared.dtype]).reshape(_sizes(declared))
+    with np.errstate(invalid="ignore"):  # integers that are written as NaN have no value of their own
+        return array.astype(NUMPY[declared.dtype]).reshape(_sizes(declared))
 
 
 def _unpack(data: bytes, dtype: str, elements: int) -> Array:

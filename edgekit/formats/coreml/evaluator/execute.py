@@ -14,7 +14,16 @@ from edgekit.errors import ArtifactError, DataError, ToolError, nearest
 from edgekit.formats.coreml.evaluator.constants import NUMPY
 from edgekit.formats.coreml.evaluator.graph import Function, Graph, Named
 from edgekit.formats.coreml.evaluator.load import load
-from edgekit.formats.coreml.evaluator.prepare import Prepared, Step, Steps, empty_state, prepare, several
+from edgekit.formats.coreml.evaluator.prepare import (
+    FAILURES,
+    Prepared,
+    Step,
+    Steps,
+    empty_state,
+    no_blocks,
+    prepare,
+    several,
+)
 from edgekit.formats.coreml.evaluator.registry import Call, Compute, State, Value
 
 Array = NDArray[np.generic]
@@ -156,7 +165,7 @@ class _Run:
         call = self._call(step, values)
         try:
             found = several(step.entry.execute(call))
-        except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        except FAILURES as error:
             shapes = ", ".join(f"{name} {_shape(value)}" for name, value in call.values.items())
             raise ToolError(f"{step.operation} failed with {shapes}: {error}") from error
         operation = step.operation
@@ -167,7 +176,11 @@ class _Run:
             for declared, value in zip(operation.outputs, found, strict=False)
         )
         for declared, value in zip(operation.outputs, settled, strict=True):
-            if isinstance(value, Tensor) and not fits(value.shape, declared.type.shape):
+            if (
+                isinstance(value, Tensor)
+                and value.shape != declared.type.shape
+                and not fits(value.shape, declared.type.shape)
+            ):
                 raise ArtifactError(
                     f"{operation}: it declares {declared.name!r} as {declared.type}; "
                     f"its inputs give {list(value.shape)}."
@@ -181,6 +194,8 @@ class _Run:
         for name, items in step.references.items():
             found = [self._look_up(item, values) if isinstance(item, str) else item for item in items]
             arguments[name] = found[0] if len(found) == 1 else tuple(found)
+        if not step.blocks:
+            return Call(step.operation, self._opset, arguments, step.settings, no_blocks)
 
         def run_block(index: int, inputs: Sequence[Value]) -> tuple[Value, ...]:
             block = step.blocks[index]

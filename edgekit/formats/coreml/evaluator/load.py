@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import ArtifactError
+from edgekit.errors import ArtifactError, UnsupportedError
 from edgekit.formats.coreml.evaluator.check import check
 from edgekit.formats.coreml.evaluator.constants import Constants, read_type
 from edgekit.formats.coreml.evaluator.graph import (
@@ -19,7 +19,7 @@ from edgekit.formats.coreml.evaluator.graph import (
     Reference,
 )
 from edgekit.formats.coreml.evaluator.interface import allowed_shapes
-from edgekit.formats.coreml.package import MODEL, read_package
+from edgekit.formats.coreml.package import MODEL, NEWEST_SPECIFICATION, read_package
 
 _NO_ARGUMENTS = frozenset({"name", "scopes", "debug_handle"})
 """Attributes of operations that say nothing of what they compute."""
@@ -35,8 +35,20 @@ def load(path: Path) -> Graph:
     return load_specification(read_package(path), path / MODEL.parent)
 
 
-def load_specification(specification: Any, folder: Path) -> Graph:
-    """Read and check a specification whose weight files lie under ``folder``."""
+def load_specification(specification: Any, folder: Path, *, executable: bool = True) -> Graph:
+    """Read and check a specification.
+
+    Args:
+        specification: ``Model_pb2.Model``.
+        folder: Its weight files lie under it.
+        executable: Refuse operations that the evaluator does not know; False: they are only looked at.
+    """
+    if specification.specificationVersion > NEWEST_SPECIFICATION:
+        raise UnsupportedError(
+            f"a package of specification {specification.specificationVersion}",
+            reason=f"it is newer than the newest that is known here, {NEWEST_SPECIFICATION}, and may mean other things",
+            instead="a newer edgekit, or convert the model for an earlier minimum_deployment_target",
+        )
     constants = Constants(folder)
     functions = {
         name: _function(name, proto, constants) for name, proto in sorted(specification.mlProgram.functions.items())
@@ -50,7 +62,7 @@ def load_specification(specification: Any, folder: Path) -> Graph:
     allowed = {item.name: allowed_shapes(item.input) for item in description.functions}
     allowed.setdefault(default, allowed_shapes(description.input))
     graph = Graph(functions, default, allowed)
-    check(graph)
+    check(graph, executable=executable)
     return graph
 
 

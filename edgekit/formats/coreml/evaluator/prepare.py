@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import ArtifactError
-from edgekit.formats.coreml.evaluator.graph import Block, Constant, Function, Literals, Named, Operation, Reference
+from edgekit.formats.coreml.evaluator.graph import (
+    Binding,
+    Block,
+    Constant,
+    Function,
+    Literals,
+    Named,
+    Operation,
+    Reference,
+)
 from edgekit.formats.coreml.evaluator.registry import (
     Call,
     Compute,
@@ -22,6 +31,11 @@ from edgekit.formats.coreml.evaluator.registry import (
     known_operations,
 )
 
+FAILURES = (
+    *(RuntimeError, ValueError, LookupError, TypeError),
+    *(ArithmeticError, AttributeError, AssertionError, MemoryError),
+)
+"""What torch, numpy and Python raise of an operation whose arguments make no sense together."""
 _LARGEST_SETTING = 4096
 """Elements up to which an integer constant is also kept as Python values (strides, axes, shapes)."""
 _HELD_IN = {
@@ -103,8 +117,8 @@ class Step:
     Attributes:
         operation: From the file.
         entry: What executes it.
-        constants: Arguments that are constant.
-        references: Parameter -> names of values; one name alone stands for the value itself.
+        constants: Arguments that are constant, those that are bound by name among them.
+        references: Parameter -> names of computed values, constants between them; one alone stands for itself.
         settings: Small constants as Python values.
         release: Values that nothing reads afterwards.
         blocks: Of ``cond`` and ``while_loop``.
@@ -133,7 +147,8 @@ class Prepared:
     """A function, ready to run.
 
     Attributes:
-        constants: Every constant that is read, by name: literals, weights, and decompressed weights.
+        constants: Those that are looked up by name in a run: outputs of blocks, and words among several values. Steps
+            hold all others that they read.
     """
 
     function: Function
@@ -169,7 +184,8 @@ class _Preparation:
     def _is_constant(self, operation: Operation) -> bool:
         """Carry out an operation whose result is the same in every run; whether it is one."""
         if operation.type == "const":
-            (binding,) = operation.arguments.get("val", (None,))
+            bindings = operation.arguments.get("val", ())
+            binding = bindings[0] if len(bindings) == 1 else None
             if not isinstance(binding, Constant):
                 raise ArtifactError(f"{operation}: expected a value in the file. Export the package again.")
             self._keep(operation.outputs[0].name, binding)
@@ -178,8 +194,14 @@ class _Preparation:
         if not entry.constant:
             return False
         step = self._step(operation, ())
-        call = Call(operation, self._function.opset, self._values(step), step.settings, _no_blocks)
-        for declared, value in zip(operation.outputs, several(entry.execute(call)), strict=True):
+        call = Call(operation, self._function.opset, self._values(step), step.settings, no_blocks)
+        try:
+            found = several(entry.execute(call))
+        except FAILURES as error:
+            raise ArtifactError(f"{operation} cannot be carried out: {error}. Export the package again.") from error
+        if len(found) < len(operation.outputs):
+            raise ArtifactError(f"{operation} declares {len(operation.outputs)} outputs and gives {len(found)}.")
+        for declared, value in zip(operation.outputs, found, strict=False):
             self._constants[declared.name] = self._arithmetic.settle(value, declared, exact=entry.exact)
         return True
 
@@ -189,8 +211,15 @@ class _Preparation:
             found = [self._constants.get(item) if isinstance(item, str) else item for item in items]
             if any(item is None for item in found):
                 raise ArtifactError(f"{step.operation}: expected constants only; {name!r} is computed.")
-            values[name] = found[0]  # type: ignore[assignment]
+            values[name] = found[0] if len(found) == 1 else tuple(found)  # type: ignore[assignment, arg-type]
         return values
+
+    def _bound(self, binding: Binding) -> str | Value:
+        """Return what is bound: the name of a computed value, else the constant; a word stays the name it goes by."""
+        if isinstance(binding, Constant):
+            return self._arithmetic.constant(binding)
+        found = self._constants.get(binding.name)
+        return binding.name if found is None or isinstance(found, str) else found
 
     def _keep(self, name: str, constant: Constant) -> None:
         self._constants[name] = self._arithmetic.constant(constant)
@@ -209,10 +238,11 @@ class _Preparation:
                 if found is not None:
                     settings[parameter] = found
                 continue
-            references[parameter] = tuple(
-                binding.name if isinstance(binding, Reference) else self._arithmetic.constant(binding)
-                for binding in bindings
-            )
+            bound = tuple(self._bound(binding) for binding in bindings)
+            if len(bound) == 1 and not isinstance(bound[0], str):
+                constants[parameter] = bound[0]
+            else:
+                references[parameter] = bound
             if len(bindings) == 1 and isinstance(bindings[0], Reference) and bindings[0].name in self._settings:
                 settings[parameter] = self._settings[bindings[0].name]
         keep = frozenset(name for name in _read_inside(operation))
@@ -221,7 +251,8 @@ class _Preparation:
         return Step(operation, entry, constants, references, settings, release, blocks)
 
 
-def _no_blocks(_index: int, _values: Sequence[Value]) -> tuple[Value, ...]:
+def no_blocks(_index: int, _values: Sequence[Value]) -> tuple[Value, ...]:
+    """Stand for the blocks of an operation that has none."""
     return ()
 
 

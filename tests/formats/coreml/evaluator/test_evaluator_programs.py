@@ -299,7 +299,7 @@ def test_first_operation_that_overflows_is_named(tmp_path: Path) -> None:
     report = analyse_precision(path, {"x": x.numpy()})
     worst = next(item for item in report.operations if item.name == report.first_overflow)
     assert report.compute == "declared" and worst.type in ("square", "mul", "pow") and worst.max_abs > 65504
-    assert report.keep_in_float32() == (worst.name,) and report.lossiest(1) == (worst,)
+    assert report.lossiest(1) == (worst,)
     assert [item.overflows for item in report.operations].index(True) == report.operations.index(worst)
     assert not np.isfinite(_output(path, x)).all()
     assert _sqnr(_output(path, x, compute="fp32"), Overflowing()(x)) > 50
