@@ -55,10 +55,15 @@ def figures() -> str:
     for name, describe in FIGURES.items():
         if name in results:
             lines += [
-                f"| {what} | {value} | {limit} | `python -m benchmarks.{name}.run` |"
+                f"| {what} | {value} | {limit} | `python -m benchmarks.{_module(name)}.run` |"
                 for what, value, limit in describe(results[name])
             ]
     return "\n".join(lines)
+
+
+def _module(result: str) -> str:
+    """Return the folder of a result's benchmark: those of Core ML lie together."""
+    return result.replace("_", ".", 1) if result.startswith("coreml_") else result
 
 
 Row = tuple[str, str, str]
@@ -130,6 +135,43 @@ def _fidelity(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _coreml_speed(result: dict[str, Any]) -> list[Row]:
+    limits = f"{result['limits']['time']:g}x, {result['limits']['memory']:g}x"
+    return [
+        (
+            f"Core ML reference evaluator, {network} at {precision}, against eager PyTorch: time, memory",
+            f"{found['ratio']:.2f}x, {found['memory_ratio']:.2f}x",
+            limits,
+        )
+        for network, row in result["networks"].items()
+        for precision, found in row.items()
+    ]
+
+
+def _coreml_overflow(result: dict[str, Any]) -> list[Row]:
+    repaired, kept = result["repaired"], len(result["repaired"]["kept_in_float32"])
+    reached = f"{repaired['sqnr_db']:.1f} dB with {kept} of {repaired['operations']} operations in float32"
+    return [
+        ("Core ML model that overflows float16 inside, found and repaired", reached, f"{result['limit_sqnr_db']:g} dB")
+    ]
+
+
+def _coreml_placement(result: dict[str, Any]) -> list[Row]:
+    found = result["held_out"]
+    what = "predicted unit against published plans of Core ML that it was not made from"
+    return [(what, f"{found['agree']} of {found['rows']} agree", "none")]
+
+
+def _apple(result: dict[str, Any]) -> list[Row]:
+    band = result["bands"]["neural_engine"]
+    error = f"median {band['median']:.0%}, from -{band['under']:.0%} to +{band['over']:.0%}"
+    others = result["median_error_of_other_chips"]
+    return [
+        (f"predicted latency on Apple chips, {band['rows']} published rows, leave one chip out", error, "none"),
+        ("the same on chips that nothing was adjusted on", f"median {others:.0%}", "50 %"),
+    ]
+
+
 FIGURES = {
     "startup": _startup,
     "build_cost": _build_cost,
@@ -139,6 +181,10 @@ FIGURES = {
     "frameworks": _frameworks,
     "training": _training,
     "fidelity": _fidelity,
+    "coreml_speed": _coreml_speed,
+    "coreml_overflow": _coreml_overflow,
+    "coreml_placement": _coreml_placement,
+    "apple": _apple,
 }
 
 

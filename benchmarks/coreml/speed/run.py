@@ -2,7 +2,7 @@
 
 Limits: 3 times the time, 2 times the memory, for MobileNetV2 (224 x 224) and the tiny vision transformer, as fp32 and
 as fp16 packages. Times are ratios of medians taken by turns on one thread. Memory is how far the resident size of a
-fresh process rises while the weights are read from disk and three images run, the libraries having been imported before.
+fresh process rises while the weights are read from disk and three images run; the libraries were imported before.
 
 `python -m benchmarks.coreml.speed.run` writes results/coreml_speed.json.
 """
