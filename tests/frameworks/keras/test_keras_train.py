@@ -280,7 +280,8 @@ def shared_batches(folder: Path, devices: int) -> TrainRequest:
 def test_two_devices_train_as_one_does_when_the_batch_is_the_same(tmp_path: Path) -> None:
     """In a process of its own: a CPU can be split only before TensorFlow starts."""
     command = [sys.executable, "-c", TWO_DEVICES, str(tmp_path)]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    folders = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2])))
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "PYTHONPATH": folders})
     alone = train(shared_batches(tmp_path / "alone", devices=1))
     with np.load(alone.weights) as one, np.load(tmp_path / "out" / "weights.npz") as both:
         assert set(one) == set(both)

@@ -94,6 +94,7 @@ def test_two_processes_train_as_one_does_when_the_batch_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parent)  # a child imports what lies in the working folder
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # and the data sets of all frameworks
     settings = TrainSection(epochs=2, batch_size=32, lr=1e-2, device="cpu", devices=2)
     asked = request(tmp_path / "two", model="plain_perceptron", train=settings)
     events: list[Event] = []
