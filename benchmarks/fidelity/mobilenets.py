@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from sample_models.mobilenet_v3_small.blocks import BLOCKS as V3_SMALL_BLOCKS
+
 IMAGE = 224
 CLASSES = 1001
 NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
@@ -42,19 +44,6 @@ V3_LARGE_BLOCKS = (
     (5, 672, 160, True, True, 2),
     (5, 960, 160, True, True, 1),
     (5, 960, 160, True, True, 1),
-)
-V3_SMALL_BLOCKS = (
-    (3, 16, 16, True, False, 2),
-    (3, 72, 24, False, False, 2),
-    (3, 88, 24, False, False, 1),
-    (5, 96, 40, True, True, 2),
-    (5, 240, 40, True, True, 1),
-    (5, 240, 40, True, True, 1),
-    (5, 120, 48, True, True, 1),
-    (5, 144, 48, True, True, 1),
-    (5, 288, 96, True, True, 2),
-    (5, 576, 96, True, True, 1),
-    (5, 576, 96, True, True, 1),
 )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgekit.data.dataset import Array
 from edgekit.errors import DataError, RecipeError
 from edgekit.frameworks.requests import TrainRequest
-from edgekit.recipe.schema import TrainSection
+from edgekit.recipe.schema import ClusterRule, TrainSection
 from edgekit.records import EpochMetrics
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Indices",
     "LabelCheck",
     "batches_of",
+    "check_clusters",
     "check_train_request",
     "epoch_order",
     "learning_rate",
@@ -218,4 +219,17 @@ def check_train_request(request: TrainRequest) -> None:
     if request.train is not None and request.data is None:
         raise RecipeError(
             "train: expected a `data:` section to train on; received none. Add one, or leave `train:` out."
+        )
+
+
+def check_clusters(rule: ClusterRule, *, keep_zeros: bool) -> None:
+    """Refuse clustering that cannot keep the zeros of a pruned model.
+
+    Raises:
+        RecipeError: There are too few values to have zero among them.
+    """
+    if keep_zeros and rule.clusters < 3:
+        raise RecipeError(
+            "compress.cluster.clusters: expected at least 3 for a pruned model, one of which is zero; "
+            f"received {rule.clusters}."
         )

@@ -10,7 +10,7 @@ import numpy as np
 import tf_keras
 
 from edgekit.data.dataset import Array
-from edgekit.errors import RecipeError, ToolError
+from edgekit.errors import ToolError
 from edgekit.frameworks.keras.fit import Hooks
 from edgekit.frameworks.keras.folding import fold_batch_norms
 from edgekit.frameworks.keras.kernels import (
@@ -23,6 +23,7 @@ from edgekit.frameworks.keras.kernels import (
 )
 from edgekit.frameworks.keras.library import is_model
 from edgekit.frameworks.keras.optimization import cluster_weights, tfmot
+from edgekit.frameworks.training import check_clusters
 from edgekit.recipe.schema import ClusterRule
 from edgekit.records import SkippedLayer
 
@@ -107,11 +108,7 @@ class Clusterer:
         Raises:
             RecipeError: A skip rule matches no layer, or there are too few values to keep zeros among them.
         """
-        if keep_zeros and rule.clusters < 3:
-            raise RecipeError(
-                f"compress.cluster.clusters: expected at least 3 for a pruned model, one of which is zero; "
-                f"received {rule.clusters}."
-            )
+        check_clusters(rule, keep_zeros=keep_zeros)
         kernels, skipped = clusterable_kernels(model, rule)
         fold_batch_norms(model)
         chosen = {id(layer): kernels[path] for path, layer in graph_layers(model) if path in kernels}

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgekit.errors import RecipeError, ToolError
+from edgekit.errors import ToolError
 from edgekit.frameworks.pytorch.prune import PrunableWeight, own_weights, reason_of_kind
+from edgekit.frameworks.training import check_clusters
 from edgekit.recipe.layers import LayerInfo, select_layers
 from edgekit.recipe.schema import ClusterRule
 from edgekit.records import SkippedLayer
@@ -127,11 +128,7 @@ class Clusterer:
         Raises:
             RecipeError: A skip rule matches no layer, or there are too few values to keep zeros among them.
         """
-        if keep_zeros and rule.clusters < 3:
-            raise RecipeError(
-                f"compress.cluster.clusters: expected at least 3 for a pruned model, one of which is zero; "
-                f"received {rule.clusters}."
-            )
+        check_clusters(rule, keep_zeros=keep_zeros)
         weights, skipped = clusterable_weights(module, rule)
         values, zeros = {}, {}
         for weight in weights:
