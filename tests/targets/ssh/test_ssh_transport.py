@@ -59,6 +59,7 @@ def test_nothing_is_left_behind_when_we_are_killed(ssh_server: SshServer, tmp_pa
     started = tmp_path / "pid"
     remote = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(600)"
     ours = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell ignores it
         "from edgekit.targets.ssh.spec import SshDevice\n"
         "from edgekit.targets.ssh.transport import RemoteCommand, run_remotely\n"
         f"device = SshDevice.model_validate_json({ssh_server.device().model_dump_json()!r})\n"
