@@ -87,6 +87,20 @@ def run_child(
     return from_json(result_type, answer["result"])
 
 
+def run_alone(entry: str, request: object, result_type: type[Result], *, stage: str, timeout_s: float) -> Result:
+    """Call ``entry(request)`` in a child of its own, outside any build: its log is kept only where it fails.
+
+    Raises:
+        EdgekitError: As ``run_child``; the log is named.
+    """
+    prefix = f"edgekit-{stage.replace(' ', '-')}-"
+    with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".log", delete=False) as file:
+        log = Path(file.name)
+    result = run_child(entry, request, result_type, stage=stage, log=log, timeout_s=timeout_s)
+    log.unlink()
+    return result
+
+
 def _supervise(
     command: Sequence[str],
     log: Path,

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli.options import Json, NumThreads
+from edgekit.cli.options import ComputeChoice, Json, NumThreads
 
 if TYPE_CHECKING:
     from edgekit.pipeline.compare import CompareRequest
-    from edgekit.records import Compute
 
 NAME = "compare"
-
-
-class ComputeChoice(Enum):
-    """What results are rounded to, as ``records.Compute`` has it."""
-
-    value: Compute
-    declared = "declared"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def run(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli.options import Json
+from edgekit.cli.options import HalfComputeChoice, Json
 
 if TYPE_CHECKING:
     from edgekit.pipeline.inspect import InspectReport
-    from edgekit.records import ComputeUnits, HalfCompute
+    from edgekit.records import ComputeUnits
 
 NAME = "inspect"
 
@@ -25,14 +25,6 @@ class UnitsChoice(Enum):
     cpu_and_neural_engine = "cpuAndNeuralEngine"
     cpu_and_gpu = "cpuAndGPU"
     cpu_only = "cpuOnly"
-
-
-class HalfChoice(Enum):
-    """What is rounded to float16, as ``records.HalfCompute`` has it."""
-
-    value: HalfCompute
-    declared = "declared"
-    fp16 = "fp16"
 
 
 def run(
@@ -53,7 +45,7 @@ def run(
         typer.Option("--plan", help="Placement: result of a measurement on a Mac, to hold it against.", dir_okay=False),
     ] = None,
     compute: Annotated[
-        HalfChoice | None,
+        HalfComputeChoice | None,
         typer.Option("--compute", help="Core ML: find where float16 overflows and what it costs.", show_default=False),
     ] = None,
     inputs: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekit.records import ModelLayer
+    from edgekit.records import Compute, HalfCompute, ModelLayer
     from edgekit.targets.emulated.calibration import Layer
 
 Json = Annotated[
@@ -39,3 +39,20 @@ class CalibratedModel(Enum):
     value: Layer
     static = "static"
     trace = "trace"
+
+
+class ComputeChoice(Enum):
+    """What an evaluator rounds to float16, as ``records.Compute`` has it."""
+
+    value: Compute
+    declared = "declared"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+class HalfComputeChoice(Enum):
+    """What is rounded to float16, as ``records.HalfCompute`` has it."""
+
+    value: HalfCompute
+    declared = "declared"
+    fp16 = "fp16"

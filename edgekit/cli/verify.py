@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import BuildDir, Jobs, Json
-
-if TYPE_CHECKING:
-    from edgekit.records import Compute
+from edgekit.cli.options import BuildDir, ComputeChoice, Jobs, Json
 
 NAME = "verify"
-
-
-class ComputeChoice(Enum):
-    """What an evaluator rounds to float16, as ``records.Compute`` has it."""
-
-    value: Compute
-    declared = "declared"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from edgekit.contracts import Inspection, load_entry
 from edgekit.errors import UnsupportedError
 from edgekit.formats import format_of_path, format_specs
 from edgekit.pipeline.inspect import require_artifact
-from edgekit.process import run_child
+from edgekit.process import run_alone
 from edgekit.profile.feed import generated_inputs, samples_of
 from edgekit.records import HalfCompute, HalfPrecision
 
@@ -47,18 +46,13 @@ def analyse_half_precision(path: Path, inputs: Path | None, compute: HalfCompute
     """
     require_artifact(path)
     require_evaluator(path)
-    with tempfile.NamedTemporaryFile(prefix="edgekit-half-precision-", suffix=".log", delete=False) as log:
-        place = Path(log.name)
-    found = run_child(
+    return run_alone(
         "edgekit.pipeline.half_precision:analyse_in_child",
         HalfPrecisionRequest(path=path.absolute(), inputs=inputs.absolute() if inputs else None, compute=compute),
         HalfPrecision,
         stage="half precision",
-        log=place,
         timeout_s=3600,
     )
-    place.unlink()
-    return found
 
 
 def analyse_in_child(request: HalfPrecisionRequest) -> HalfPrecision:

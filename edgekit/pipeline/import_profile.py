@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.errors import ArtifactError, UserInputError
 from edgekit.formats import format_of_path
 from edgekit.pipeline.inspect import require_artifact
-from edgekit.process import run_child
+from edgekit.process import run_alone
 from edgekit.records import MeasuredProfile, ProfileConfig
 from edgekit.store.atomic import digest_path
 from edgekit.targets.measure_job import measure_job
@@ -85,18 +85,13 @@ def _compared(
         work_dir=Path(tempfile.gettempdir()),
         inspect=spec.inspect,
     )
-    with tempfile.NamedTemporaryFile(prefix="edgekit-import-", suffix=".log", delete=False) as log:
-        place = Path(log.name)
-    profile = run_child(
+    return run_alone(
         "edgekit.pipeline.import_profile:compare_in_child",
         ImportRequest(document=path.absolute(), request=request),
         MeasuredProfile,
         stage="import",
-        log=place,
         timeout_s=3600,
     )
-    place.unlink()
-    return profile
 
 
 def _of_artifact(document: MeasurementDocument, artifact: Path, path: Path) -> Measurement:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.contracts import FormatSpec, Inspection, load_entry
 from edgekit.errors import ArtifactError, UnsupportedError
 from edgekit.formats import format_of_path, format_specs
-from edgekit.process import run_child
+from edgekit.process import run_alone
 from edgekit.records import (
     SCHEMA_VERSION,
     ComputeUnits,
@@ -97,17 +96,13 @@ def inspect_artifact(path: Path, *, placement: PlacementQuestion | None = None) 
         require_placement(path)
         if placement.measurement is not None:
             plan = read_plan(placement.measurement, digest_path(path))
-    with tempfile.NamedTemporaryFile(prefix="edgekit-inspect-", suffix=".log", delete=False) as log:
-        place = Path(log.name)
-    report = run_child(
+    report = run_alone(
         "edgekit.pipeline.inspect:inspect_in_child",
         InspectRequest(path=path.absolute(), placement=placement),
         InspectReport,
         stage="inspect",
-        log=place,
         timeout_s=300,
     )
-    place.unlink()
     return report if plan is None else replace(report, plan=plan)
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
+from pydantic import BaseModel
+
+from edgekit.errors import TargetError
 from edgekit.records import LatencyEstimateMs
+
+Errors = TypeVar("Errors", bound=BaseModel)
 
 UNKNOWN = 1.0
 """The error of a model that no row judges: the true time may be anything above half of the estimate."""
@@ -50,3 +58,22 @@ def estimate(unanchored_ms: float, factor: float, anchors: tuple[str, ...], band
         basis=basis,
         anchors=anchors,
     )
+
+
+def read_errors(schema: type[Errors], path: Path, *, written_by: str) -> Errors | None:
+    """Read the errors that bands rest on; None where there is no such file.
+
+    Args:
+        schema: What the file holds.
+        path: The file.
+        written_by: The module that writes it, for the message.
+
+    Raises:
+        TargetError: The file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return schema.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:  # a ValidationError is a ValueError
+        raise TargetError(f"{path}: expected error bands as `python -m {written_by}` writes them; {error}") from error

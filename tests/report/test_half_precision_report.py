@@ -8,6 +8,7 @@ from io import StringIO
 import sample_builds
 from html_page import Page
 from rich.console import Console
+from sample_half_precision import overflowing
 
 from edgekit.records import HalfPrecision, OperationLoss
 from edgekit.report.half_precision import half_precision_lines
@@ -15,16 +16,7 @@ from edgekit.report.html import render_report
 from edgekit.report.tables import half_precision_table
 
 HOSTILE = "[red]</script><img src=x onerror=alert(2)>"
-OVERFLOW = OperationLoss(
-    name="mul_1",
-    type="mul",
-    sqnr_db=None,
-    own_sqnr_db=None,
-    max_abs=1.5e9,
-    overflows=True,
-    starts_overflow=True,
-    layer=HOSTILE,
-)
+OVERFLOW = overflowing(HOSTILE)
 LOSS = OperationLoss(
     name="sub",
     type="sub",

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sample_half_precision import overflowing
+
 from edgekit.records import HalfPrecision, OperationLoss, Parity
 from edgekit.verify.half_precision import blame
 
-OVERFLOW = OperationLoss(
-    name="mul_1",
-    type="mul",
-    sqnr_db=None,
-    own_sqnr_db=None,
-    max_abs=1.5e9,
-    overflows=True,
-    starts_overflow=True,
-    layer="attention",
-)
+OVERFLOW = overflowing("attention")
 LOSS = replace(OVERFLOW, name="sub", type="sub", own_sqnr_db=12.34, starts_overflow=False, overflows=False, layer=None)
 FAILED = Parity(status="fail", reason="output 'out' holds NaN", samples=4)
 

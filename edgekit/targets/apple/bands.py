@@ -12,16 +12,14 @@ rows has no band: nobody can say.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edgekit.errors import TargetError
 from edgekit.records import Unit
 from edgekit.targets.devices import packaged_targets
-from edgekit.targets.estimates import UNKNOWN, Band
+from edgekit.targets.estimates import UNKNOWN, Band, read_errors
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -62,15 +60,7 @@ def read_bands(path: Path | None = None) -> AppleErrorBands | None:
     Raises:
         TargetError: The file does not hold error bands.
     """
-    file = path or bands_path()
-    if not file.is_file():
-        return None
-    try:
-        return AppleErrorBands.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise TargetError(
-            f"{file}: expected error bands as `python -m benchmarks.apple.run` writes them; {error}"
-        ) from (error)
+    return read_errors(AppleErrorBands, path or bands_path(), written_by="benchmarks.apple.run")
 
 
 def band_of(bands: AppleErrorBands | None, unit: Unit) -> Band:

@@ -14,15 +14,13 @@ rows no quantile would mean more. A core without rows has the widest band of all
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edgekit.errors import TargetError
 from edgekit.targets.devices import packaged_targets
-from edgekit.targets.estimates import UNKNOWN, Band
+from edgekit.targets.estimates import UNKNOWN, Band, read_errors
 
 Layer = Literal["static", "trace"]
 Anchoring = Literal["unanchored", "anchored"]
@@ -61,15 +59,8 @@ def read_bands(path: Path | None = None) -> ErrorBands:
     Raises:
         TargetError: The file does not hold error bands.
     """
-    file = path or bands_path()
-    if not file.is_file():
-        return ErrorBands(schema_version=1, cores={})
-    try:
-        return ErrorBands.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise TargetError(
-            f"{file}: expected error bands as `python -m benchmarks.fidelity` writes them; {error}"
-        ) from error
+    found = read_errors(ErrorBands, path or bands_path(), written_by="benchmarks.fidelity.run")
+    return found or ErrorBands(schema_version=1, cores={})
 
 
 def band_of(bands: ErrorBands, core: str, layer: Layer, *, anchored: bool) -> Band:

@@ -43,6 +43,6 @@ from __future__ import annotations
 
 from edgekit.formats.coreml.evaluator.execute import Evaluator
 from edgekit.formats.coreml.evaluator.precision import PrecisionReport, analyse_precision
-from edgekit.formats.coreml.evaluator.registry import Compute
+from edgekit.records import Compute
 
 __all__ = ["Compute", "Evaluator", "PrecisionReport", "analyse_precision"]

@@ -24,7 +24,8 @@ from edgekit.formats.coreml.evaluator.prepare import (
     prepare,
     several,
 )
-from edgekit.formats.coreml.evaluator.registry import Call, Compute, State, Value
+from edgekit.formats.coreml.evaluator.registry import Call, State, Value
+from edgekit.records import Compute
 
 Array = NDArray[np.generic]
 Observer = Callable[[Step, Call, tuple[Value, ...]], None]

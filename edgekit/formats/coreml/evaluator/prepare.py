@@ -23,13 +23,13 @@ from edgekit.formats.coreml.evaluator.graph import (
 )
 from edgekit.formats.coreml.evaluator.registry import (
     Call,
-    Compute,
     Entry,
     Result,
     Settings,
     Value,
     known_operations,
 )
+from edgekit.records import Compute
 
 FAILURES = (
     *(RuntimeError, ValueError, LookupError, TypeError),

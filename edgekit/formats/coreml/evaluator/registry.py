@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from torch import Tensor
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.coreml.evaluator.graph import Named, Operation
-
-Compute = Literal["declared", "fp16", "fp32"]
-"""What results are rounded to: see the package's docstring."""
 
 
 @dataclass(slots=True)
