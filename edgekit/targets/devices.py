@@ -26,8 +26,13 @@ def packaged_targets() -> Path:
 
 
 def core_names() -> tuple[str, ...]:
-    """Return the processor cores that there is a table for (``cores/<name>.yaml``), by name."""
-    return tuple(sorted(path.stem for path in (packaged_targets() / "cores").glob("*.yaml")))
+    """Return the processor cores that there is a table for (``cores/<name>.yaml`` beside device files), by name."""
+    return tuple(sorted({path.stem for folder in core_folders() for path in folder.glob("*.yaml")}))
+
+
+def core_folders() -> tuple[Path, ...]:
+    """Return where core tables are looked for, in order of precedence: beside device files, as those are."""
+    return tuple(folder / "cores" for _, folder in device_folders())
 
 
 def device_folders() -> tuple[tuple[str, Path], ...]:

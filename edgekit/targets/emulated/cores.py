@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.errors import TargetError, nearest
-from edgekit.targets.devices import packaged_targets
+from edgekit.targets.devices import core_folders, packaged_targets
 from edgekit.targets.emulated.mnemonics import CLASSES
 from edgekit.targets.emulated.place import CorePlace
 
@@ -243,46 +243,67 @@ def _undeclared(place: str, names: Iterable[str], known: Collection[str]) -> Ite
 def load_core(name: str, folder: Path | None = None) -> CoreTable:
     """Read a core table.
 
+    A table of one's own that extends the packaged one of its own name changes what it says, and keeps the rest.
+
     Args:
         name: File name without ``.yaml``.
-        folder: Where the tables lie; None: those that come with edgekit.
+        folder: Where the tables lie; None: the project's first, then the user's, then those that come with edgekit.
 
     Raises:
         TargetError: There is no such table, or it breaks a rule; the message names the place.
     """
-    return _load(name, folder or packaged_targets() / "cores")
+    return _load(name, core_folders() if folder is None else (folder,))
+
+
+def judged_name(table: CoreTable) -> str:
+    """Return what error bands know a table by: its name where it is the packaged one, something else where it is not.
+
+    What was found of a table says nothing about another one of the same name.
+    """
+    packaged = packaged_targets() / "cores"
+    shipped = (packaged / f"{table.name}.yaml").is_file() and load_core(table.name, packaged) == table
+    return table.name if shipped else f"your own {table.name}"
 
 
 @cache
-def _load(name: str, folder: Path) -> CoreTable:
-    merged = _merged(name, folder, ())
+def _load(name: str, folders: tuple[Path, ...]) -> CoreTable:
+    merged = _merged(name, folders, ())
     try:
         return CoreTable.model_validate(merged)
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'table'}: {e['msg']}" for e in error.errors())
-        raise TargetError(f"Core table {folder / f'{name}.yaml'} is wrong: {details}") from error
+        raise TargetError(f"Core table {_find(name, folders, ())} is wrong: {details}") from error
 
 
-def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
-    if name in seen:
-        raise TargetError(f"Core tables extend each other in a circle: {' -> '.join([*seen, name])}")
-    table = _read(folder, name)
+def _merged(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = _find(name, folders, seen)
+    table = _read(path)
     table["classes"] = _split_names(table.get("classes", {}))
     base = table.get("extends")
     if base is None:
         return table
-    parent = _merged(str(base), folder, (*seen, name))
+    parent = _merged(str(base), folders, (*seen, path))
     merged = {**parent, **table}
     for part in ("sources", "canonical", "pipeline", "queues", "groups", "memory", "classes"):
         merged[part] = {**parent.get(part, {}), **(table.get(part) or {})}
     return merged
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / f"{name}.yaml"
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
-    if name not in known:
-        raise TargetError(f"There is no core table {name!r} in {folder}. {nearest(name, known)}")
+def _find(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...]) -> Path:
+    """Return the first file of this name that is not being read already."""
+    files = [path for path in (folder / f"{name}.yaml" for folder in folders) if path.is_file()]
+    unread = next((path for path in files if path not in seen), None)
+    if unread is not None:
+        return unread
+    if files:
+        circle = " -> ".join(path.stem for path in (*seen, files[-1]))
+        raise TargetError(f"Core tables extend each other in a circle: {circle}")
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    places = ", ".join(map(str, folders))
+    raise TargetError(f"There is no core table {name!r} in {places}. {nearest(name, known)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

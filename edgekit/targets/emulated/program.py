@@ -16,7 +16,7 @@ from edgekit.records import InstructionCounts, LatencyEstimateMs, ModelLayer
 from edgekit.targets.emulated.bands import Layer, band_of, read_bands
 from edgekit.targets.emulated.calibration import anchoring, read_anchors
 from edgekit.targets.emulated.classes import count_classes
-from edgekit.targets.emulated.cores import load_core
+from edgekit.targets.emulated.cores import judged_name, load_core
 from edgekit.targets.emulated.coresim import PlacedCore
 from edgekit.targets.emulated.counts import Boundary, Counts, CountStatus, read_counts
 from edgekit.targets.emulated.guest import GuestLimits, GuestRun, TraceSink, run_guest
@@ -271,7 +271,7 @@ def _latency(
         return None, ()
     layer: Layer = "static" if cycles.model == "static" else "trace"
     anchors = anchoring(read_anchors(device.name), layer, estimator_of(device, layer))
-    band = band_of(read_bands(), placed.core.name, layer, anchored=bool(anchors.anchors))
+    band = band_of(read_bands(), judged_name(placed.core), layer, anchored=bool(anchors.anchors))
     notes = (
         "the static model's memory term is of what vector instructions store, twice; what the program only reads, such "
         "as weights, is not in it",

@@ -12,7 +12,7 @@ from edgekit.records import EmulatedOperator, EmulatedProfile, LatencyEstimateMs
 from edgekit.targets.emulated.artifact_run import WARMUP, GuestJob
 from edgekit.targets.emulated.bands import band_of, read_bands
 from edgekit.targets.emulated.calibration import Anchoring, Layer, anchoring, read_anchors
-from edgekit.targets.emulated.cores import load_core
+from edgekit.targets.emulated.cores import judged_name, load_core
 from edgekit.targets.emulated.coresim import PlacedCore
 from edgekit.targets.emulated.counted import CountedRun, counted_run
 from edgekit.targets.emulated.persona import make_persona
@@ -93,7 +93,7 @@ def _timed(job: GuestJob, run: CountedRun, device: EmulatedDevice, placed: Place
     estimator = estimator_of(device, layer)
     cycles = model_cycles(job, run, placed, layer, estimator)
     anchors = anchoring(read_anchors(device.name), layer, estimator)
-    band = band_of(read_bands(), placed.core.name, layer, anchored=bool(anchors.anchors))
+    band = band_of(read_bands(), judged_name(placed.core), layer, anchored=bool(anchors.anchors))
     unanchored_ms = cycles.total / placed.place.cycles_per_ms
     return _Timed(
         cycles=cycles, latency_ms=estimate(unanchored_ms, anchors.factor, anchors.anchors, band), anchoring=anchors

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 import a64_code as a64
+import platformdirs
 import pytest
 import yaml
 
 from edgekit.errors import TargetError
-from edgekit.targets.devices import packaged_targets
-from edgekit.targets.emulated.cores import core_text, load_core
+from edgekit.targets.devices import core_names, packaged_targets
+from edgekit.targets.emulated.cores import core_text, judged_name, load_core
 from edgekit.targets.emulated.mnemonics import CLASSES
 from edgekit.targets.emulated.place import CorePlace
 
@@ -137,3 +138,52 @@ def test_load_core_refuses_when_a_table_is_not_yaml(folder: Path) -> None:
     (folder / "cortex-a72.yaml").write_text("name: [")
     with pytest.raises(TargetError, match="cannot be read"):
         load_core("cortex-a72", folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a project's own core tables; there are none of the user's."""
+    cores = tmp_path / "project" / "targets" / "cores"
+    cores.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr(platformdirs, "user_config_path", lambda *_, **__: tmp_path / "config")
+    return cores
+
+
+OWN = """
+schema_version: 1
+name: {name}
+title: Ours
+extends: {base}
+pipeline:
+  mispredict_penalty: {{value: 31, {why}}}
+"""
+MEASURED = 'estimate: "measured on our board"'
+
+
+def test_load_core_takes_a_projects_own_table_when_it_extends_a_packaged_one(project: Path) -> None:
+    (project / "our-core.yaml").write_text(OWN.format(name="our-core", base="cortex-a72", why=MEASURED))
+    table, base = load_core("our-core"), load_core("cortex-a72")
+    assert "our-core" in core_names()
+    assert table.pipeline.mispredict_penalty.value == 31
+    assert table.classes == base.classes
+
+
+def test_load_core_changes_a_packaged_table_when_the_projects_one_extends_its_own_name(project: Path) -> None:
+    (project / "cortex-a72.yaml").write_text(OWN.format(name="cortex-a72", base="cortex-a72", why=MEASURED))
+    table, packaged = load_core("cortex-a72"), load_core("cortex-a72", FOLDER)
+    assert table.pipeline.mispredict_penalty.value == 31
+    assert packaged.pipeline.mispredict_penalty.value != 31
+    assert table.memory == packaged.memory
+
+
+def test_judged_name_is_another_when_a_table_is_not_the_packaged_one(project: Path) -> None:
+    assert judged_name(load_core("cortex-a73")) == "cortex-a73"
+    (project / "cortex-a72.yaml").write_text(OWN.format(name="cortex-a72", base="cortex-a72", why=MEASURED))
+    assert judged_name(load_core("cortex-a72")) == "your own cortex-a72"
+
+
+def test_load_core_names_the_file_when_a_projects_own_table_is_wrong(project: Path) -> None:
+    (project / "our-core.yaml").write_text(OWN.format(name="our-core", base="cortex-a72", why="source: hearsay"))
+    with pytest.raises(TargetError, match=r"project.targets.cores.our-core\.yaml.*'hearsay' is not declared"):
+        load_core("our-core")
