@@ -24,7 +24,7 @@ check: setup
 	.venv/bin/mypy
 
 test: setup check
-	.venv/bin/pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	.venv/bin/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	.venv/bin/pytest -m slow --timeout 3600

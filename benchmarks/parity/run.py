@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.parity.steps import PAIR, steps_apart
 from benchmarks.results import FOLDER, write_result
+from benchmarks.steps import COREML_STEPS, IN_FLOAT32, PAIR, steps_apart
 from edgekit.errors import UnsupportedError
 from edgekit.formats import format_specs, require_cell
 
@@ -30,13 +30,6 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic", "w8")
 MODELS = tuple(sorted(path.parent.name for path in (ROOT / "sample_models").glob("*/recipe.yaml")))
 COREML_AIMS_DB = {"fp32": 90.0, "fp16": 50.0}
 """SQNR that Core ML artifacts are to keep against the source model."""
-COREML_STEPS = 1.0
-"""How far a Core ML int8 artifact may be from the TFLite one, in steps of the output's grid."""
-IN_FLOAT32 = [
-    {"format": "tflite", "precision": "int8"},
-    {"format": "coreml", "precision": "int8", "keep_float32": ["*"]},
-]
-"""The pair with float32 between the integers of the Core ML artifact: exact, but not for the Neural Engine."""
 
 
 def cells(formats: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.readme import replace_section
 from benchmarks.results import FOLDER, write_result
+from benchmarks.steps import COREML_STEPS, IN_FLOAT32, PAIR, steps_apart
 from edgekit.budget.figures import FIGURES, format_figure
 from edgekit.records import ArtifactReport
 from edgekit.store.manifest import read_manifest
@@ -46,20 +47,44 @@ def main() -> int:
 
 def build(model: str, folder: Path) -> dict[str, Any]:
     """Build a recipe as a user does, profiles and their budgets left out, and sum its artifacts up."""
-    command = [str(Path(sys.executable).parent / "edgekit"), "build", f"sample_models/{model}/recipe.yaml"]
-    command += ["-o", str(folder), "--set", f"verify.samples={SAMPLES}"]
-    command += ["--set", "profile.targets=[]", "--set", "budgets=[]"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if result.returncode not in (0, 1):
-        sys.exit(f"{model} was not built:\n{result.stderr}")
-    manifest = read_manifest(folder)
+    exit_code = run_build(model, folder / "recipe", ())
+    manifest = read_manifest(folder / "recipe")
     reports = manifest.artifacts
     return {
-        "exit_code": result.returncode,
+        "exit_code": exit_code,
         "source_accuracy": manifest.source_accuracy,
         "samples": max(report.parity.samples for report in reports if report.parity is not None),
         "artifacts": {report.id: row(report) for report in reports},
+        "steps_from_tflite": from_tflite(model, folder, [report.id for report in reports]),
     }
+
+
+def run_build(model: str, folder: Path, settings: tuple[str, ...]) -> int:
+    """Build a recipe; 1 when a check of it does not hold."""
+    command = [str(Path(sys.executable).parent / "edgekit"), "build", f"sample_models/{model}/recipe.yaml"]
+    command += ["-o", str(folder)]
+    for setting in (f"verify.samples={SAMPLES}", "profile.targets=[]", "budgets=[]", *settings):
+        command += ["--set", setting]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode not in (0, 1):
+        sys.exit(f"{model} was not built:\n{result.stderr}")
+    return result.returncode
+
+
+def from_tflite(model: str, folder: Path, artifacts: list[str]) -> dict[str, float]:
+    """Find how far Core ML's int8 outputs lie from TFLite's, where both are there; with float32 too where that is far.
+
+    Returns:
+        Steps of the outputs' grids by the arithmetic between the integers; empty where outputs have no grid.
+    """
+    apart = steps_apart(folder / "recipe") if set(PAIR) <= set(artifacts) else None
+    if apart is None:
+        return {}
+    if apart <= COREML_STEPS:
+        return {"float16": apart}
+    run_build(model, folder / "float32", (f"export={json.dumps(IN_FLOAT32)}",))
+    exact = steps_apart(folder / "float32")
+    return {"float16": apart} | ({} if exact is None else {"float32": exact})
 
 
 def row(report: ArtifactReport) -> dict[str, str]:
@@ -96,6 +121,13 @@ def section(result: dict[str, Any]) -> str:
         if figures["status"] != "pass":
             cells[1] = f"{figures['status']}: {cells[1]}"
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    apart = result["steps_from_tflite"]
+    if apart:
+        lines += ["", f"Core ML's int8 outputs lie at most {apart['float16']:.0f} steps of their grid from TFLite's."]
+    if "float32" in apart:
+        lines.append(
+            f"With `keep_float32: ['*']`, without float16 and so without the Neural Engine: {apart['float32']:.0f}."
+        )
     return "\n".join(lines)
 
 

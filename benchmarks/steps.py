@@ -15,6 +15,13 @@ from edgekit.records import Program, from_json
 from edgekit.verify.reference import load_reference
 
 PAIR = ("tflite/int8", "coreml/int8")
+COREML_STEPS = 1.0
+"""How far the Core ML artifact may be from the TFLite one, in steps of the output's grid."""
+IN_FLOAT32 = [
+    {"format": "tflite", "precision": "int8"},
+    {"format": "coreml", "precision": "int8", "keep_float32": ["*"]},
+]
+"""The pair with float32 between the integers of the Core ML artifact: exact, but not for the Neural Engine."""
 
 
 def steps_apart(build: Path) -> float | None:
