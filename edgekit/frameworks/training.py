@@ -5,20 +5,25 @@ Pure functions and numpy only, so that the same recipe trains alike whichever fr
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.dataset import Array
+from edgekit.data.dataset import Array, Dataset
 from edgekit.errors import DataError, RecipeError
 from edgekit.frameworks.requests import TrainRequest
 from edgekit.recipe.schema import ClusterRule, TrainSection
 from edgekit.records import EpochMetrics
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "QAT_LEARNING_RATE_SHARE",
@@ -30,6 +35,7 @@ __all__ = [
     "check_clusters",
     "check_train_request",
     "epoch_order",
+    "fingerprint_of",
     "learning_rate",
     "load_loss",
     "seed_of",
@@ -233,3 +239,21 @@ def check_clusters(rule: ClusterRule, *, keep_zeros: bool) -> None:
             "compress.cluster.clusters: expected at least 3 for a pruned model, one of which is zero; "
             f"received {rule.clusters}."
         )
+
+
+def fingerprint_of(settings: TrainSection, plan: DataclassInstance, dataset: Dataset, weights: str) -> str:
+    """Name everything that a training's result depends on, so that no other run's checkpoint is taken for its own.
+
+    Args:
+        settings: As in a recipe.
+        plan: What the framework's loop is to do: epochs, rate, phase.
+        dataset: Of which the numbers of samples count.
+        weights: Digest of the weights that it starts from.
+    """
+    facts = {
+        "settings": settings.model_dump(mode="json"),
+        "plan": asdict(plan),
+        "samples": [len(dataset.train), len(dataset.validation)],
+        "weights": weights,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -7,9 +7,8 @@ an epoch with nothing but weights, the optimizer's state and the history.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from edgekit.frameworks.training import (
     LabelCheck,
     batches_of,
     epoch_order,
+    fingerprint_of,
     learning_rate,
 )
 from edgekit.recipe.schema import TrainSection
@@ -188,7 +188,7 @@ class _Run:
 
     def train(self, checkpoints: Checkpoints | None) -> tuple[EpochMetrics, ...]:
         """Resume, run the epochs that are left, and leave the chosen weights in the model."""
-        fingerprint = self._fingerprint()
+        fingerprint = fingerprint_of(self._settings, self._plan, self._dataset, self._digest)
         saved = checkpoints.load(fingerprint) if checkpoints is not None else None
         progress = _Progress(best=BestEpoch(patience=self._settings.patience, first=self._plan.best_from))
         if saved is not None:
@@ -237,16 +237,6 @@ class _Run:
             for name, split in (("train", self._dataset.train), ("validation", self._dataset.validation))
         )
         return train, validation
-
-    def _fingerprint(self) -> str:
-        """Name everything that the result depends on, so that no other run's checkpoint is taken for this one's."""
-        facts = {
-            "settings": self._settings.model_dump(mode="json"),
-            "plan": asdict(self._plan),
-            "samples": [len(self._dataset.train), len(self._dataset.validation)],
-            "weights": self._digest,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     # One epoch
 

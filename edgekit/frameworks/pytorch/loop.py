@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +21,7 @@ from edgekit.frameworks.pytorch.meter import EpochMeter
 from edgekit.frameworks.pytorch.objective import LabelCheck, all_finite, count_correct, make_loss, output_width
 from edgekit.frameworks.pytorch.observers import float_observers
 from edgekit.frameworks.pytorch.optimizer import learning_rate, make_optimizer, seed_generators
-from edgekit.frameworks.training import BestEpoch, EpochPlace
+from edgekit.frameworks.training import BestEpoch, EpochPlace, fingerprint_of
 from edgekit.recipe.schema import TrainSection
 from edgekit.records import EpochMetrics, from_json, to_json
 
@@ -177,7 +175,7 @@ class _Run:
 
     def train(self, checkpoints: Checkpoints | None, stateful: Mapping[str, Stateful]) -> tuple[EpochMetrics, ...]:
         """Resume, run the epochs that are left, and leave the chosen weights in the module."""
-        fingerprint = self._fingerprint()
+        fingerprint = fingerprint_of(self._settings, self._plan, self._dataset, self._initial_digest)
         saved = checkpoints.load(fingerprint) if checkpoints is not None else None
         progress = _Progress(best=BestEpoch(patience=self._settings.patience, first=self._plan.best_from))
         if saved is not None:
@@ -236,16 +234,6 @@ class _Run:
         self._hooks.set_mode(self._module, False)
         with torch.no_grad(), self._fabric.autocast():
             return output_width(self._module(*(tensor.to(self._fabric.device) for tensor in inputs)))
-
-    def _fingerprint(self) -> str:
-        """Name everything that the result depends on, so that no other run's checkpoint is taken for this one's."""
-        facts = {
-            "settings": self._settings.model_dump(mode="json"),
-            "plan": asdict(self._plan),
-            "samples": [len(self._dataset.train), len(self._dataset.validation)],
-            "weights": self._initial_digest,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     # One epoch
 
