@@ -31,7 +31,7 @@ def free_batch(content: bytes, work_dir: Path) -> bytes:
     Raises:
         UnsupportedError: The graph does not take another batch, or gives other results at it.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     graph = model.subgraphs[0]
     for index in (*flatbuffer.indices(graph.inputs), *flatbuffer.indices(graph.outputs)):
         tensor = graph.tensors[index]

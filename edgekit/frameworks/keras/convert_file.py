@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ai_edge_litert import schema_py_generated as schema
-
 from edgekit.data.dataset import Array
 from edgekit.errors import DataError, UnsupportedError
 from edgekit.frameworks.keras.converted import Converted
@@ -67,7 +65,7 @@ def convert_file(
 
 def file_kind(content: bytes) -> FileKind:
     """Tell what a file computes in, by its activations and its weights."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     graph = decode(model)[0]
     weights = {info.index for info in graph.tensors if info.constant is not None and len(info.shape) > 1}
     activations = {index for operator in graph.operators for index in operator.outputs if index >= 0} - weights
@@ -115,6 +113,6 @@ def _quantized(
 
 
 def _by_name(content: bytes, calibration: Sequence[Array]) -> Iterator[dict[str, Array]]:
-    names = [spec.name for spec in flatbuffer.model_inputs(schema.ModelT.InitFromPackedBuf(content, 0))]
+    names = [spec.name for spec in flatbuffer.model_inputs(flatbuffer.parse(content))]
     for sample in range(len(calibration[0])):
         yield {name: array[sample : sample + 1] for name, array in zip(names, calibration, strict=True)}

@@ -41,7 +41,7 @@ def in_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> b
     Raises:
         ToolError: The file has other names.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     signature = (model.signatureDefs or [None])[0]
     buffer = bytearray(content)
     graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)

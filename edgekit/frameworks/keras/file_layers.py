@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from torch.fx import GraphModule
 
 from edgekit.frameworks.keras.layer_paths import LayerPaths
 from edgekit.frameworks.keras.layers import source_layers
 from edgekit.frameworks.keras.load import Source
+from edgekit.program.tflite import flatbuffer
 from edgekit.program.tflite.graph import GraphInfo, OperatorInfo, decode
 from edgekit.program.tflite.names import layer_names
 from edgekit.records import Precision, SkippedLayer
@@ -147,7 +147,7 @@ def _weighted(content: bytes, source: Source) -> Iterator[_Weighted]:
 
 
 def _decoded(content: bytes) -> tuple[GraphInfo, ...]:
-    return decode(schema.ModelT.InitFromPackedBuf(content, 0))
+    return decode(flatbuffer.parse(content))
 
 
 def _operators(graphs: Sequence[GraphInfo], source: Source) -> Iterator[tuple[GraphInfo, OperatorInfo, str]]:

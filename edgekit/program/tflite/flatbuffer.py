@@ -61,8 +61,8 @@ def read_model(path: Path) -> Any:
             f"{data[4:8]!r} in {str(path)!r} ({len(data)} bytes). Export it again"
         )
     try:
-        model = schema.ModelT.InitFromPackedBuf(data, 0)
-        _check_references(model, len(data))
+        model = parse(data)
+        _check_references(model)
     except _MALFORMED as error:
         raise ArtifactError(
             f"{str(path)!r} is truncated or damaged: it cannot be read as a .tflite file "
@@ -76,6 +76,27 @@ def read_model(path: Path) -> Any:
     return model
 
 
+def parse(content: bytes) -> Any:
+    """Read a model that was not checked, such as a converter has just made.
+
+    The data of large buffers may lie behind the flatbuffer, which then holds their offset and size only: so do files of
+    more than 2 GiB, and all that ai-edge-quantizer makes with more than 256 KiB of constants. They are taken in: a
+    model that is changed and written again has them where every reader looks.
+
+    Raises:
+        ValueError: A buffer lies outside of the file.
+        As the generated reader, of offsets that lead nowhere.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            if buffer.offset + buffer.size > len(content):
+                raise ValueError("a buffer lies outside of the file")
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
+
+
 def write_model(model: Any, path: Path) -> None:
     """Write a model, whole or not at all."""
     builder = flatbuffers.Builder(1024)
@@ -85,18 +106,15 @@ def write_model(model: Any, path: Path) -> None:
     partial.replace(path)
 
 
-def _check_references(model: Any, file_size: int) -> None:
+def _check_references(model: Any) -> None:
     """Follow every index of the model once.
 
     Raises:
         IndexError: An index leads outside of its list.
-        ValueError: The model has no graph, or a buffer lies outside of the file.
+        ValueError: The model has no graph.
     """
     if not model.subgraphs:
         raise ValueError("the model has no graph")
-    for buffer in model.buffers:
-        if buffer.offset > 1 and buffer.offset + buffer.size > file_size:
-            raise ValueError("a buffer lies outside of the file")
     for graph in model.subgraphs:
         tensors = list(graph.tensors if graph.tensors is not None else [])
         for tensor in tensors:

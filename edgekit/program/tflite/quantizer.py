@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import algorithm_manager, calibrator, qtyping, recipe, recipe_manager
 from ai_edge_quantizer.quantizer import Quantizer
 from ai_edge_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
@@ -55,7 +54,7 @@ def quantize_weights(content: bytes, scheme: WeightScheme) -> QuantizedModel:
         content: A float flatbuffer whose weights were dequantized from the program's integers.
         scheme: ``int8-dynamic`` (activations quantized at run time), ``w8`` or ``w4``.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     bits = 4 if scheme == "w4" else 8
     manager = recipe_manager.RecipeManager()
     chosen, left = 0, []
@@ -87,7 +86,7 @@ def quantize_float_weights(
     Returns:
         The model; ``left`` names the operators that got eight bits instead of four, which TFLite's kernels do not take.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     manager = recipe_manager.RecipeManager()
     chosen, left = 0, []
     for graph, operator, kind, _ in _weighted_operators(model):
@@ -183,7 +182,7 @@ def _scopes(content: bytes, names: Collection[str]) -> list[str]:
     """Return AEQ's own names of the operators whose first outputs have these names."""
     if not names:
         return []
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     return [
         tfl_flatbuffer_utils.get_op_scope(operator, graph.tensors)
         for graph in model.subgraphs
@@ -244,7 +243,7 @@ def _weight_config(scheme: WeightScheme, bits: int, *, per_channel: bool = True)
 
 
 def _refuse_overflow(content: bytes) -> None:
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = flatbuffer.parse(content)
     for tensor in _float_weights(model):
         values = np.abs(np.asarray(flatbuffer.constant_of(model, tensor)).view(np.float32))
         largest = float(values.max(initial=0.0))

@@ -254,3 +254,34 @@ def test_damaged_files_are_refused_or_read_but_never_crash(small: Path, tmp_path
         read_program(path)
     except (ArtifactError, UnsupportedError) as error:
         assert str(error)
+
+
+def _large(path: Path) -> Path:
+    """A convolution with enough weights that ai-edge-quantizer puts them behind the flatbuffer."""
+    return _keras(tf_keras.layers.Conv2D(256, 3), (6, 6, 160), path, "float")
+
+
+def test_weights_behind_the_flatbuffer_are_read_and_computed_with(tmp_path: Path) -> None:
+    large = tmp_path / "w8.tflite"
+    large.write_bytes(quantize_float_weights(_large(tmp_path / "m.tflite").read_bytes(), "w8").content)
+    raw = schema.ModelT.InitFromPackedBuf(large.read_bytes(), 0)
+    assert any(buffer.offset > 1 for buffer in raw.buffers)  # what this test is about
+    held = [buffer for buffer in flatbuffer.read_model(large).buffers if buffer.data is not None]
+    assert max(len(buffer.data) for buffer in held) == 256 * 3 * 3 * 160
+    inputs = [random_input(np.random.default_rng(0), (1, 6, 6, 160), tf.float32)]
+    assert decibels(run_litert(large, inputs)[0], run_read(read_program(large), inputs)[0]) > 100
+
+
+def test_weights_behind_the_flatbuffer_are_still_there_when_the_model_is_written_again(tmp_path: Path) -> None:
+    large, again = tmp_path / "w8.tflite", tmp_path / "again.tflite"
+    large.write_bytes(quantize_float_weights(_large(tmp_path / "m.tflite").read_bytes(), "w8").content)
+    flatbuffer.write_model(flatbuffer.read_model(large), again)
+    inputs = [random_input(np.random.default_rng(0), (1, 6, 6, 160), tf.float32)]
+    np.testing.assert_array_equal(run_litert(again, inputs)[0], run_litert(large, inputs)[0])
+
+
+def test_a_file_that_was_cut_off_behind_the_flatbuffer_is_refused(tmp_path: Path) -> None:
+    large = tmp_path / "w8.tflite"
+    large.write_bytes(quantize_float_weights(_large(tmp_path / "m.tflite").read_bytes(), "w8").content[:-4096])
+    with pytest.raises(ArtifactError, match=r"truncated or damaged.*outside of the file"):
+        flatbuffer.read_model(large)
