@@ -20,7 +20,7 @@ LAYERS = [
     ["edgekit.contracts"],
     ["edgekit.records"],
     ["edgekit.analysis_records", "edgekit.profile_records", "edgekit.weight_records"],
-    ["edgekit.units"],
+    ["edgekit.units", "edgekit.strict_yaml"],
     ["edgekit.errors", "edgekit"],
 ]  # fmt: skip
 AXES = ("edgekit.frameworks", "edgekit.formats", "edgekit.targets")

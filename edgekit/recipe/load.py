@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from edgekit.errors import RecipeError, nearest
 from edgekit.recipe.schema import Recipe
 from edgekit.records import SCHEMA_VERSION
+from edgekit.strict_yaml import parse_yaml
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -73,27 +74,9 @@ def read_document(path: Path, *, what: str, hint: str) -> dict[str, Any]:
     return _parse_mapping(text, str(path))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without the silent loss of a key that is written twice."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [key.value for key, _ in node.value]
-    twice = next((key for key, _ in reversed(node.value) if keys.count(key.value) > 1 and key.value != "<<"), None)
-    if twice is not None:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"the key {twice.value!r} is written twice", twice.start_mark
-        )
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
 def _parse_mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)
+        document = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{origin} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
@@ -130,7 +113,7 @@ def _apply(document: dict[str, Any], change: str) -> None:
     if not equals or not key:
         raise RecipeError(f"--set expects key.path=value, such as train.epochs=1; received {change!r}.")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {key}: {text!r} is not a YAML value: {error}") from error
     *parents, last = key.split(".")

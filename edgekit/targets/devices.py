@@ -14,6 +14,7 @@ import edgekit
 from edgekit.contracts import load_entry
 from edgekit.errors import TargetError, nearest
 from edgekit.records import SCHEMA_VERSION
+from edgekit.strict_yaml import parse_yaml
 from edgekit.targets.kinds import target_spec, target_specs
 from edgekit.targets.schema import Device, DeviceListing, Diagnosis
 
@@ -127,7 +128,7 @@ def _listing(origin: str, path: Path) -> DeviceListing:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

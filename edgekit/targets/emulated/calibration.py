@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.errors import TargetError
 from edgekit.records import SCHEMA_VERSION
 from edgekit.store.atomic import write_text
+from edgekit.strict_yaml import parse_yaml
 from edgekit.targets.devices import device_folders
 from edgekit.units import format_duration_ms
 
@@ -94,7 +95,7 @@ def read_anchors(device: str) -> tuple[Anchor, ...]:
 
 def _read(file: Path, device: str) -> tuple[Anchor, ...]:
     try:
-        document = AnchorsFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        document = AnchorsFile.model_validate(parse_yaml(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         way_out = f"`edgekit targets calibrate {device} --forget` removes it"
         raise TargetError(

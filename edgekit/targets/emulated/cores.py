@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit.errors import TargetError, nearest
+from edgekit.strict_yaml import parse_yaml
 from edgekit.targets.devices import core_folders, packaged_targets
 from edgekit.targets.emulated.mnemonics import CLASSES
 from edgekit.targets.emulated.place import CorePlace
@@ -305,7 +306,7 @@ def _find(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...]) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise TargetError(f"Core table {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("classes", {}), dict):

@@ -13,6 +13,7 @@ from edgekit.errors import TargetError, ToolError, nearest
 from edgekit.formats.coreml.placement.conditions import Condition
 from edgekit.formats.coreml.placement.facts import OperationFacts
 from edgekit.records import Unit
+from edgekit.strict_yaml import parse_yaml
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Standing = Literal["read", "recalled", "estimate"]
@@ -195,6 +196,6 @@ def read_rules(text: str) -> Rules:
         ToolError: It is no YAML, or holds no rules.
     """
     try:
-        return Rules.model_validate(yaml.safe_load(text))
+        return Rules.model_validate(parse_yaml(text))
     except (yaml.YAMLError, ValidationError) as error:
         raise ToolError(f"the placement rules cannot be read: {error}") from error
