@@ -23,7 +23,7 @@ SIX_SHARE = 2.0
 
 
 def measure() -> dict[str, Any]:
-    """Run `edgekit profile` in fresh processes with a cache that holds the tools and nothing else."""
+    """Run `edgekit profile` in fresh processes with a cache that holds what set-up made and nothing else."""
     fp32, int8 = (guests.xnnpack_model(name) for name in (NETWORK, f"{NETWORK}_int8"))
     seconds = {
         f"{precision} {layer}": _cold(model, layer, (TARGET,))
@@ -54,7 +54,7 @@ def _cold(model: Path, layer: str, targets: tuple[str, ...]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         (cache / "emulated").mkdir(parents=True)
-        for tools in ("built", "runtimes", "wheels"):
+        for tools in ("built", "runtimes", "symbols", "wheels"):
             shutil.copytree(cache_root() / "emulated" / tools, cache / "emulated" / tools, symlinks=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         for target in targets:

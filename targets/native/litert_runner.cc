@@ -137,7 +137,6 @@ class Session {
     }
 
     std::vector<LiteRtProfilerEvent> profiled_run() {
-        run();  // the first run of a session also prepares; its events would come first
         EDGEKIT_CHECK("profile", LiteRtStartProfiler, profiler_);
         run();
         EDGEKIT_CHECK("profile", LiteRtStopProfiler, profiler_);

@@ -131,7 +131,7 @@ def run_on_guest(
         host: Its inputs and outputs.
         work: Scratch folder, emptied first.
         samples: To feed; the first is counted.
-        operators: Whether the runtime is to list its operators, which takes as long as all the rest.
+        operators: Whether the runtime is to list its operators, which takes another load and inference.
         profile_nodes: Whether ONNX Runtime's profiler tells its nodes apart.
         trace: Reader of the trace.
 

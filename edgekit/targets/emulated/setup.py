@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edgekit.errors import ToolError, UnsupportedError
+from edgekit.errors import EdgekitError, UnsupportedError
 from edgekit.store.atomic import output_errors
 from edgekit.store.cache import cache_root
 from edgekit.targets.emulated.build import Build, compile_build, coresim_build, plugin_build, runner_build
@@ -131,7 +131,10 @@ def set_up(report: Callable[[str], None], *, offline: bool = False) -> Toolchain
         if not any(tool.problem for tool in (find_qemu(), find_sysroot(), find_cross_compiler())):
             for runtime in RUNTIMES:  # otherwise nothing is fetched, for it could not be used
                 _try(partial(_set_up_runtime, runtime, report, offline), report)
-    return toolchain()
+    tools = toolchain()
+    for name in tools.libraries:
+        _try(partial(_name_functions, name, tools), report)
+    return tools
 
 
 def set_up_kind(report: Callable[[str], None], *, offline: bool = False) -> tuple[str, ...]:
@@ -160,7 +163,7 @@ def pieces() -> tuple[Piece, ...]:
 def _try(action: Callable[[], object], report: Callable[[str], None]) -> None:
     try:
         action()
-    except ToolError as error:
+    except EdgekitError as error:
         report(str(error))
 
 
@@ -180,6 +183,13 @@ def _set_up_runtime(runtime: Runtime, report: Callable[[str], None], offline: bo
         return
     unpacked = fetch(runtime, version, report, offline=offline)
     _build(runner_build(unpacked), find_cross_compiler(), report)
+
+
+def _name_functions(runtime: str, tools: Toolchain) -> None:
+    """Find the names of a runtime's functions, a second's work, once for all profiles: the cache folder keeps them."""
+    from edgekit.targets.emulated.symbols import operator_watches  # with numpy, which nothing else here needs
+
+    operator_watches(runtime, tools.libraries[runtime], twin_folders=tools.libraries.get("litert", ()))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from edgekit.cli.main import run
 from edgekit.errors import ToolError, UnsupportedError
 from edgekit.targets import diagnose, load_device
 from edgekit.targets.devices import packaged_targets
-from edgekit.targets.emulated import build, fetch, setup, tools
+from edgekit.targets.emulated import build, fetch, setup, symbols, tools
 from edgekit.targets.emulated.build import Build, compile_build
 from edgekit.targets.emulated.cores import load_core
 from edgekit.targets.emulated.fetch import RUNTIMES, Runtime, find_unpacked
@@ -414,6 +414,17 @@ def test_set_up_does_nothing_when_all_is_ready(emulated_toolchain: Toolchain) ->
     said: list[str] = []
     assert set_up(said.append, offline=True) == toolchain()
     assert [line for line in said if "is not installed here" not in line] == []
+
+
+def test_set_up_leaves_the_names_of_functions_behind(
+    emulated_toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = set_up(lambda line: None, offline=True)
+    monkeypatch.setattr(symbols, "read_library", lambda path: pytest.fail(f"{path} was read again"))
+    for folder in ready.libraries["litert"]:
+        library = folder / "libLiteRt.so"
+        found = symbols.library_functions(library, twin=symbols.find_twin(library))
+        assert "xnn_run_operator_with_index" in found.names
 
 
 def test_second_set_up_waits_for_the_first(emulated_toolchain: Toolchain) -> None:
