@@ -80,7 +80,11 @@ def test_held_out_rows_are_most_rows_and_whole_devices() -> None:
         ("pixel", "mobilenet_v1"),
         ("pixel-3a", "mobilenet_v1"),
         ("raspberry-pi-3b-plus", "mobilenet"),
+        ("raspberry-pi-3b-plus", "mobilenet_int8"),
+        ("raspberry-pi-4", "mobilenet"),
+        ("raspberry-pi-4", "mobilenet_int8"),
         ("rk3588s", "mobilenet"),
+        ("rk3588s", "mobilenet_int8"),
     ]
     assert len(rows) > 100
 

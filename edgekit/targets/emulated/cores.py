@@ -144,6 +144,8 @@ class CoreTable(_Strict):
     ports: dict[str, str]
     """Execution port -> the issue queue before it, or ``none``."""
     groups: dict[str, tuple[str, ...]] = {}
+    dispatch_limits: dict[str, Number] = {}
+    """Execution port -> operations for it that can be dispatched in one cycle; left out: as many as there are slots."""
     memory: MemorySide
     classes: dict[str, ClassEntry]
 
@@ -189,6 +191,9 @@ class CoreTable(_Strict):
         if len(self.ports) > MAX_PORTS or len(self.queues) >= MAX_QUEUES:
             yield f"expected at most {MAX_PORTS} ports and {MAX_QUEUES - 1} queues"
         yield from _undeclared("ports", self.ports.values(), [*self.queues, NO_QUEUE])
+        yield from _undeclared("dispatch_limits", self.dispatch_limits, self.ports)
+        if self.dispatch_limits and self.pipeline.in_order:
+            yield "expected `dispatch_limits` only in a core that issues out of order"
         for group, members in self.groups.items():
             yield from _undeclared(f"groups.{group}", members, self.ports)
         for name, entry in self.classes.items():
@@ -227,6 +232,8 @@ class CoreTable(_Strict):
                     yield f"{part}.{name}", value
         for queue, number in self.queues.items():
             yield f"queues.{queue}", number
+        for port, number in self.dispatch_limits.items():
+            yield f"dispatch_limits.{port}", number
         for name, entry in self.classes.items():
             yield f"classes.{name}", entry
 
@@ -328,6 +335,7 @@ def core_text(table: CoreTable, place: CorePlace) -> str:
     lines += [
         f"port {i} {free if queue == NO_QUEUE else queues.index(queue)}" for i, queue in enumerate(table.ports.values())
     ]
+    lines += [f"dispatch {list(table.ports).index(port)} {int(n.value)}" for port, n in table.dispatch_limits.items()]
     lines += [_class_line(table, name) for name in CLASSES]
     return "\n".join(lines) + "\n"
 

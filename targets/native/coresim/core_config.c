@@ -120,6 +120,10 @@ static void parse_line(CoreConfig *config, bool *seen, const char *path, const c
         config->queue_of_port[index] = number;
         if (index >= config->num_ports)
             config->num_ports = index + 1;
+    } else if (sscanf(line, "dispatch %d %d", &index, &number) == 2) {
+        if (index < 0 || index >= MAX_PORTS || number < 0)
+            refuse(path, "port or limit out of range", line);
+        config->dispatch_limit[index] = number;
     } else if (sscanf(line, "queue %d %d", &index, &number) == 2) {
         if (index < 0 || index >= MAX_QUEUES || number < 0)
             refuse(path, "queue out of range", line);

@@ -46,6 +46,7 @@ typedef struct {
     int taken_branch_bubble;
     int num_ports;
     int queue_of_port[MAX_PORTS];
+    int dispatch_limit[MAX_PORTS]; /* operations for this port that can be dispatched in a cycle; 0: no limit */
     int queue_entries[MAX_QUEUES]; /* 0: no limit */
     ClassTiming classes[MAX_CLASSES];
     CacheConfig levels[MAX_LEVELS];

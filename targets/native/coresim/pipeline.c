@@ -191,6 +191,35 @@ static AccessTimes access_memory(Pipeline *pipeline, const DecodedWord *word, co
 
 /* ---- out of order ---- */
 
+/* Whether one more operation can be dispatched to a port in this cycle. */
+static bool port_takes(const Pipeline *pipeline, int port) {
+    int limit = pipeline->config->dispatch_limit[port];
+    return limit == 0 || pipeline->port_dispatch_cycle[port] != pipeline->dispatch_cycle ||
+           pipeline->port_dispatched[port] < limit;
+}
+
+static int port_that_takes(const Pipeline *pipeline, uint32_t ports) {
+    for (uint32_t rest = ports; rest; rest &= rest - 1)
+        if (port_takes(pipeline, __builtin_ctz(rest)))
+            return __builtin_ctz(rest);
+    return -1;
+}
+
+/* Dispatch waits until each operation has a port that takes it; younger instructions do not pass. */
+static void wait_for_ports(Pipeline *pipeline, const ClassTiming *timing) {
+    for (int i = 0; i < timing->num_operations; i++) {
+        int port;
+        while ((port = port_that_takes(pipeline, timing->operations[i].ports)) < 0) {
+            pipeline->dispatch_cycle++;
+            pipeline->dispatched = timing->slots < pipeline->config->dispatch_width ? timing->slots : pipeline->config->dispatch_width;
+        }
+        if (pipeline->port_dispatch_cycle[port] != pipeline->dispatch_cycle)
+            pipeline->port_dispatched[port] = 0;
+        pipeline->port_dispatch_cycle[port] = pipeline->dispatch_cycle;
+        pipeline->port_dispatched[port]++;
+    }
+}
+
 static void dispatch(Pipeline *pipeline, const DecodedWord *word, const ClassTiming *timing) {
     const CoreConfig *config = pipeline->config;
     uint64_t oldest = pipeline->retire_ring[pipeline->retire_position];
@@ -207,6 +236,7 @@ static void dispatch(Pipeline *pipeline, const DecodedWord *word, const ClassTim
         pipeline->dispatch_cycle++;
         pipeline->dispatched -= config->dispatch_width;
     }
+    wait_for_ports(pipeline, timing);
 }
 
 static uint64_t issue_operations(Pipeline *pipeline, const ClassTiming *timing, uint64_t earliest) {

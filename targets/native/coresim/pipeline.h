@@ -48,6 +48,8 @@ typedef struct {
     uint64_t horizon;             /* cycles before this are in the past */
     uint64_t dispatch_cycle;
     int dispatched; /* slots used in dispatch_cycle */
+    uint64_t port_dispatch_cycle[MAX_PORTS]; /* the last cycle in which an operation was dispatched to each port */
+    int port_dispatched[MAX_PORTS];          /* how many were in that cycle */
     uint64_t retire_ring[MAX_RETIRE_RING];
     uint32_t retire_position;
     uint64_t last_retire;

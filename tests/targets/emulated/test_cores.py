@@ -102,6 +102,8 @@ def test_core_text_turns_nanoseconds_into_cycles_when_the_clock_differs() -> Non
         ("pipeline.dispatch_width.source", None, "source: KEY"),
         ("ports.B", "nowhere", "'nowhere' is not declared"),
         ("groups.F", ["F0", "F7"], "'F7' is not declared"),
+        ("dispatch_limits", {"F7": {"value": 1, "estimate": "one"}}, "'F7' is not declared"),
+        ("dispatch_limits.F0", {"value": 1}, "source: KEY"),
         ("memory.l2_latency.value", -1, "greater than or equal to 0"),
         ("memory.l2_latency", None, "l2_latency"),
         ("features", ["fp", "asmid"], "asimd"),
@@ -121,6 +123,12 @@ def test_load_core_refuses_when_an_estimate_has_a_source_too(folder: Path) -> No
     change(folder, "cortex-a72", "classes.branch.estimate", "a guess")
     with pytest.raises(TargetError, match="both or none"):
         load_core("cortex-a72", folder)
+
+
+def test_load_core_refuses_dispatch_limits_when_the_core_issues_in_order(folder: Path) -> None:
+    change(folder, "cortex-a53", "dispatch_limits", {"LD": {"value": 1, "estimate": "one"}})
+    with pytest.raises(TargetError, match="dispatch_limits` only in a core that issues out of order"):
+        load_core("cortex-a53", folder)
 
 
 def test_load_core_refuses_when_tables_extend_each_other(folder: Path) -> None:

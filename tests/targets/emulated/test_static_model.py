@@ -90,6 +90,16 @@ def test_blocks_hide_a_latency_out_of_order_but_not_in_order_when_independent_wo
     assert a64.block_cycles(chain, "cortex-a72", tmp_path) == pytest.approx(4, abs=0.6)  # four dependent additions
 
 
+@pytest.mark.parametrize(("core", "cycles"), [("cortex-a57", 14), ("cortex-a72", 14), ("cortex-a76", 8)])
+def test_blocks_dispatch_one_operation_a_port_and_cycle_when_the_guide_says_so(
+    core: str, cycles: int, tmp_path: Path
+) -> None:
+    runs = [*a64.SMULL, *a64.SMULL, *a64.SADALP, *a64.SADALP]  # F0 only, then F1 only: they meet where one run ends
+    assert a64.block_cycles(runs, core, tmp_path) == pytest.approx(cycles, abs=0.5)
+    mixed = [word for pair in zip(runs[:8], runs[8:], strict=True) for word in pair]
+    assert a64.block_cycles(mixed, core, tmp_path) == pytest.approx(8, abs=0.5)
+
+
 def test_blocks_pair_a_narrow_load_but_not_a_wide_one_with_arithmetic_when_on_a55(tmp_path: Path) -> None:
     with_narrow = a64.block_cycles([*a64.FMLA, a64.LOAD_D], "cortex-a55", tmp_path)
     with_wide = a64.block_cycles([*a64.FMLA, a64.LOAD_Q], "cortex-a55", tmp_path)
