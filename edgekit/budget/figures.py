@@ -206,48 +206,18 @@ def _max_steps(report: ArtifactReport, _target: str | None) -> Figure:
     return Figure(max(steps)) if steps else Figure(None, "its outputs are not quantized, so they have no steps")
 
 
+def _of_a_device(name: str, title: str, unit: str, read: Callable[[Profile], Figure]) -> FigureKind:
+    """A figure that each device of a build has its own of, and that should be small."""
+    return FigureKind(name=name, title=title, unit=unit, direction="max", read=_profiled(read), per_target=True)
+
+
 _KINDS = (
     FigureKind(name="size", title="size", unit="bytes", direction="max", read=_size),
-    FigureKind(
-        name="latency_p50",
-        title="p50 latency",
-        unit="ms",
-        direction="max",
-        read=_profiled(_p50),
-        per_target=True,
-    ),
-    FigureKind(
-        name="latency_p95",
-        title="p95 latency",
-        unit="ms",
-        direction="max",
-        read=_profiled(_p95),
-        per_target=True,
-    ),
-    FigureKind(
-        name="peak_memory",
-        title="peak memory",
-        unit="bytes",
-        direction="max",
-        read=_profiled(_peak_memory),
-        per_target=True,
-    ),
-    FigureKind(
-        name="instructions",
-        title="instructions",
-        unit="instructions",
-        direction="max",
-        read=_profiled(_instructions),
-        per_target=True,
-    ),
-    FigureKind(
-        name="load_instructions",
-        title="instructions of loading",
-        unit="instructions",
-        direction="max",
-        read=_profiled(_load_instructions),
-        per_target=True,
-    ),
+    _of_a_device("latency_p50", "p50 latency", "ms", _p50),
+    _of_a_device("latency_p95", "p95 latency", "ms", _p95),
+    _of_a_device("peak_memory", "peak memory", "bytes", _peak_memory),
+    _of_a_device("instructions", "instructions", "instructions", _instructions),
+    _of_a_device("load_instructions", "instructions of loading", "instructions", _load_instructions),
     FigureKind(name="accuracy", title="accuracy", unit="share", direction="min", read=_accuracy),
     FigureKind(name="accuracy_drop", title="accuracy drop", unit="share", direction="max", read=_accuracy_drop),
     FigureKind(name="sqnr_db", title="SQNR vs source", unit="dB", direction="min", read=_sqnr),
