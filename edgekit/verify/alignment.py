@@ -7,7 +7,9 @@ is trusted:
    normalisation), it stands for the end of that chain: for the closest of the results behind the named one that the
    artifact does not name and that a single reader leads to.
 2. Else a result of the same shape between those that its neighbours stand for: one of a like-named operation where
-   there is one, and of several the closest. What is wrong stays wrong that way: it is as close to nothing.
+   there is one, and of several the closest. What is wrong stays wrong that way: it is as close to nothing. Where no
+   operation is like-named that is a guess: the result may as well be a step on the way to another (a factor of a hard
+   swish), and stand for nothing.
 
 A converter may also carry a result times a constant: coremltools divides the scales of a quantized sum by one of them,
 and multiplies the scale behind the sum. Such a result is compared divided by its factor, and the factor is told.
@@ -16,7 +18,7 @@ and multiplies the scale behind the sum. Such a result is compared divided by it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,9 +28,10 @@ from edgekit.contracts import TracedValue
 from edgekit.verify.parity import sqnr_db
 
 Array = NDArray[np.generic]
-How = Literal["name", "place"]
-_FAR_DB, _NEAR_DB = 20.0, 25.0
-"""A result further off than this is held against its multiples; one that comes as near as this is one."""
+How = Literal["name", "place", "guess"]
+_FAR_DB, _NEAR_DB, _NEARER_DB = 20.0, 12.0, 10.0
+"""A result further off than the first is held against its multiples; one that comes as near as the second, and by the
+third nearer, is one. Deep in an int8 network results differ by flipped roundings, at 15 to 25 dB."""
 _ENOUGH = 16
 """Values that a factor is believed from: any one value is a multiple of any other."""
 
@@ -56,7 +59,7 @@ def align(program: Sequence[TracedValue], artifact: Sequence[TracedValue]) -> li
         artifact: Those that are to be matched.
 
     Returns:
-        One match for each result of the artifact; None where the program has no result of that shape there.
+        One match for each result of the artifact; None where it stands for no result of the program.
     """
     return _Alignment(program, artifact).result()
 
@@ -87,7 +90,7 @@ def closeness(found: Array, expected: Array) -> tuple[float, float]:
     if plain >= _FAR_DB or factor <= 0.0 or other.size < _ENOUGH:
         return plain, 1.0
     scaled = sqnr_db(one / factor, other)
-    return (scaled, factor) if scaled >= _NEAR_DB else (plain, 1.0)
+    return (scaled, factor) if scaled >= max(_NEAR_DB, plain + _NEARER_DB) else (plain, 1.0)
 
 
 def _alike(one: str, other: str) -> bool:
@@ -138,8 +141,11 @@ class _Alignment:
         before = max((by_name[name] for name in value.reads if name in by_name), default=0)
         places = range(before, max(before, after) + 1)
         candidates = [place for place in places if same_form(value.value, self._program[place].value)]
-        candidates = [place for place in candidates if _alike(value.type, self._program[place].type)] or candidates
-        return self._closest(value, candidates, "place") if candidates else None
+        alike = [place for place in candidates if _alike(value.type, self._program[place].type)]
+        if not candidates:
+            return None
+        match = self._closest(value, alike or candidates, "place")
+        return match if alike else replace(match, how="guess")
 
     def _closest(self, value: TracedValue, places: Sequence[int], how: How) -> Match:
         """Return the closest; one that needs no factor before one that does; of equals (a reshape) the last."""

@@ -18,7 +18,8 @@ Array = NDArray[np.generic]
 HALF_DB = 66.0
 """What float16 carries: 11 bits of 6.02 dB. What an operation loses above it counts as nothing."""
 STEEP_DB = 6.0
-"""An operation that multiplies the noise power by less than four is not where a program breaks."""
+"""An operation that multiplies the noise power by less than four is not where a program breaks. A guess that what is
+computed from a result contradicts by so much is dropped: what is lost is not regained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,8 @@ class OperatorDistance:
         shape: Of the result.
         beside: Name of the program's result; None: it has none of this shape there.
         layer: The layer of the model that it comes from; None where nothing says so.
-        matched: By its ``name``, or by its ``place`` between neighbours and its shape.
+        matched: By its ``name``, by its ``place`` between neighbours and its shape, or, where no operation there is
+            called alike, by a ``guess`` among them.
         sqnr_db: With all that was lost before it; None where it holds infinity or NaN, or stands for nothing.
         max_abs_error: Greatest difference; None in the same cases.
         lost_db: How far SQNR falls below that of what it reads, nothing above 66 dB counted; None in the same cases.
@@ -94,7 +96,7 @@ def compare_operators(
         for match, value, total in zip(matches, results, sums, strict=True):
             if match is not None:
                 total.add(np.asarray(value.value, np.float64) / match.factor, sources[match.place].value)
-    operators = _distances(sources, results, matches, sums)
+    operators = _distances(sources, results, _without_steps(results, matches, sums), sums)
     return OperatorComparison(samples=len(samples), operators=operators, steepest=_steepest(operators))
 
 
@@ -132,6 +134,23 @@ class _Sums:
     @property
     def max_abs_error(self) -> float | None:
         return None if self.overflows else self._greatest
+
+
+def _without_steps(
+    results: Sequence[TracedValue], matches: Sequence[Match | None], sums: Sequence[_Sums]
+) -> list[Match | None]:
+    """Drop the guesses for results that are only steps on the way to others, which come out far nearer."""
+    kept = list(matches)
+    behind: dict[str, float] = {}  # result -> the best SQNR of what was computed from it, steps left out
+    for index in reversed(range(len(results))):
+        match, own = matches[index], sums[index].sqnr_db
+        best = behind.get(results[index].name, -np.inf)
+        if match is not None and match.how == "guess" and own is not None and best >= own + STEEP_DB:
+            kept[index] = None
+        near = best if kept[index] is None else -np.inf if own is None else own
+        for name in results[index].reads:
+            behind[name] = max(behind.get(name, -np.inf), near)
+    return kept
 
 
 def _distances(

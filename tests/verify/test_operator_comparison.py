@@ -66,7 +66,7 @@ def test_renamed_result_is_found_between_its_neighbours():
         value("fused_7", RECTIFIED, "conv", kind="clip"),
         value("mean", POOLED[..., 0], "fused_7"),
     ]
-    assert named(artifact) == [("conv", "name"), ("relu", "place"), ("mean", "name")]
+    assert named(artifact) == [("conv", "name"), ("relu", "guess"), ("mean", "name")]
 
 
 def test_renamed_result_prefers_the_operation_that_is_called_alike():
@@ -87,6 +87,25 @@ def test_result_that_is_carried_times_a_constant_is_divided_by_it():
     first, second = found.operators
     assert first.factor == pytest.approx(0.01) and first.sqnr_db is not None and first.sqnr_db > 100
     assert second.factor == 1.0
+
+
+def test_noisy_result_that_is_carried_times_a_constant_is_divided_by_it():
+    noisy = (X * 3 + 0.3 * RANDOM.normal(size=X.shape)) * 18.5
+    (found,) = compare([value("conv", noisy)]).operators
+    assert found.factor == pytest.approx(18.5, rel=0.05) and found.sqnr_db is not None and 15 < found.sqnr_db < 25
+
+
+def test_step_on_the_way_to_a_named_result_stands_for_nothing():
+    # relu as gate * input: neither factor is in the program, and the product is right
+    gate = [value("clip_0", X, "conv", kind="clip"), value("gate", X - 0.5, "clip_0", kind="sigmoid_hard")]
+    found = compare([value("conv", X * 3), *gate, value("relu", RECTIFIED, "conv", "gate", kind="mul")])
+    assert [item.beside for item in found.operators] == ["conv", None, None, "relu"] and found.steepest is None
+
+
+def test_unnamed_result_that_ruins_what_follows_keeps_its_loss():
+    ruined = RANDOM.normal(size=X.shape)
+    found = compare([value("conv", X * 3), value("gate", ruined, "conv", kind="clip"), value("relu", ruined, "gate")])
+    assert found.operators[1].matched == "guess" and found.steepest == "gate"
 
 
 def test_wrong_result_is_no_multiple_of_the_right_one():

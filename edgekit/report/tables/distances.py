@@ -34,8 +34,8 @@ def operator_distance_table(comparison: OperatorComparison) -> RenderableType:
 def _beside(item: OperatorDistance) -> str:
     if item.beside is None:
         return "–"
-    by_place = " (by place)" if item.matched == "place" else ""
-    return f"{item.beside}{by_place}" if item.factor == 1.0 else f"{item.beside}{by_place} × {item.factor:.4g}"
+    how = f" (by {item.matched})" if item.matched in ("place", "guess") else ""
+    return f"{item.beside}{how}" if item.factor == 1.0 else f"{item.beside}{how} × {item.factor:.4g}"
 
 
 def _sqnr(item: OperatorDistance) -> str | Text:
