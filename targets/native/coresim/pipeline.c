@@ -207,11 +207,12 @@ static int port_that_takes(const Pipeline *pipeline, uint32_t ports) {
 
 /* Dispatch waits until each operation has a port that takes it; younger instructions do not pass. */
 static void wait_for_ports(Pipeline *pipeline, const ClassTiming *timing) {
+    int width = pipeline->config->dispatch_width;
     for (int i = 0; i < timing->num_operations; i++) {
         int port;
         while ((port = port_that_takes(pipeline, timing->operations[i].ports)) < 0) {
             pipeline->dispatch_cycle++;
-            pipeline->dispatched = timing->slots < pipeline->config->dispatch_width ? timing->slots : pipeline->config->dispatch_width;
+            pipeline->dispatched = timing->slots < width ? timing->slots : width;
         }
         if (pipeline->port_dispatch_cycle[port] != pipeline->dispatch_cycle)
             pipeline->port_dispatched[port] = 0;
