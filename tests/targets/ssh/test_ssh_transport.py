@@ -113,7 +113,7 @@ def test_machine_that_never_answers_is_given_up(
 ) -> None:
     monkeypatch.setattr("edgekit.targets.ssh.transport.STARTUP_S", 0.5)
     mute = tmp_path / "mute"
-    mute.write_text("#!/bin/sh\nexec sleep 600\n")
+    mute.write_text("#!/bin/sh\nexec sleep 30\n")
     mute.chmod(0o755)
     device = ssh_server.device(python=str(mute), connect_timeout_s=1)
     with pytest.raises(StageTimeoutError, match=r"box gave no answer within 2\.5 s"):
