@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+_SHALLOW_CHARACTERS, _SHALLOW_MARKS = 1 << 16, 500
+"""Each level of nesting takes one of the marks, or a line that is indented further than the one before."""
+
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [key.value for key, _ in node.value]
@@ -34,10 +37,26 @@ def parse_yaml(text: str) -> Any:
     """Return the one document in a text: mappings, lists, strings, numbers, booleans, None and dates.
 
     Raises:
-        yaml.YAMLError: No YAML, several documents, a tag that is not of these, or a key that is written twice; the
-            message shows the place.
+        yaml.YAMLError: No YAML, several documents, a tag that is not of these, a date that there is not, lists within
+            lists within lists without end, or a key that is written twice; the message shows the place.
     """
+    try:
+        return _load(text)
+    except RecursionError as error:
+        raise yaml.YAMLError("expected a document that people can read: this one is nested too deeply") from error
+    except ValueError as error:  # of a date
+        raise yaml.YAMLError(f"expected values that exist: {error}") from error
+
+
+def _load(text: str) -> Any:
+    if not _is_shallow(text):
+        return yaml.load(text, Loader=_Loader)
     try:
         return yaml.load(text, Loader=_FastLoader)
     except yaml.YAMLError:
         return yaml.load(text, Loader=_Loader)  # fails alike, and says more
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether it cannot be nested deeply: the C parser recurses without a limit, until the process dies of it."""
+    return len(text) <= _SHALLOW_CHARACTERS and sum(map(text.count, "[{-?")) <= _SHALLOW_MARKS

@@ -29,7 +29,7 @@ class OperatorDistance:
     Attributes:
         name, type: Of the result, and of the operation that gives it.
         shape: Of the result.
-        beside: Name of the program's result; None: it has none of this shape there.
+        beside: Name of the program's result; None: there is none of this shape, or it is a step on the way to one.
         layer: The layer of the model that it comes from; None where nothing says so.
         matched: By its ``name``, by its ``place`` between neighbours and its shape, or, where no operation there is
             called alike, by a ``guess`` among them.
