@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML may lack the C parser
-    """In C where PyYAML was built with it: five times as fast, which core tables are long enough to feel."""
+    """In C where PyYAML was built with it: several times as fast, which core tables are long enough to feel."""
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

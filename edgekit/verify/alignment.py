@@ -18,7 +18,7 @@ and multiplies the scale behind the sum. Such a result is compared divided by it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -144,8 +144,7 @@ class _Alignment:
         alike = [place for place in candidates if _alike(value.type, self._program[place].type)]
         if not candidates:
             return None
-        match = self._closest(value, alike or candidates, "place")
-        return match if alike else replace(match, how="guess")
+        return self._closest(value, alike, "place") if alike else self._closest(value, candidates, "guess")
 
     def _closest(self, value: TracedValue, places: Sequence[int], how: How) -> Match:
         """Return the closest; one that needs no factor before one that does; of equals (a reshape) the last."""

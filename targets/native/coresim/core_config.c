@@ -135,11 +135,14 @@ static void parse_line(CoreConfig *config, bool *seen, const char *path, const c
     }
 }
 
-static void find_queues(CoreConfig *config) {
+static void complete_operations(CoreConfig *config) {
     for (int i = 0; i < MAX_CLASSES; i++)
         for (int k = 0; k < config->classes[i].num_operations; k++) {
             Operation *operation = &config->classes[i].operations[k];
             operation->queue = config->queue_of_port[__builtin_ctz(operation->ports)];
+            operation->limited = true;
+            for (uint32_t rest = operation->ports; rest; rest &= rest - 1)
+                operation->limited = operation->limited && config->dispatch_limit[__builtin_ctz(rest)] > 0;
         }
 }
 
@@ -174,5 +177,5 @@ void core_config_load(CoreConfig *config, const char *path) {
         if (!seen[i])
             refuse(path, "key is missing", FIELDS[i].key);
     check(config, path);
-    find_queues(config);
+    complete_operations(config);
 }

@@ -13,6 +13,7 @@ typedef struct {
     int occupancy;
     int delay; /* 0; else, in order only: it takes the port that many cycles after issue, from others that issue then */
     int queue; /* the issue queue that it waits in: that of its first port */
+    bool limited; /* each of its ports has a dispatch limit */
 } Operation;
 
 /* The row of a core table for one class of instructions. */

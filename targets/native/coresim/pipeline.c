@@ -193,9 +193,8 @@ static AccessTimes access_memory(Pipeline *pipeline, const DecodedWord *word, co
 
 /* Whether one more operation can be dispatched to a port in this cycle. */
 static bool port_takes(const Pipeline *pipeline, int port) {
-    int limit = pipeline->config->dispatch_limit[port];
-    return limit == 0 || pipeline->port_dispatch_cycle[port] != pipeline->dispatch_cycle ||
-           pipeline->port_dispatched[port] < limit;
+    return pipeline->port_dispatch_cycle[port] != pipeline->dispatch_cycle ||
+           pipeline->port_dispatched[port] < pipeline->config->dispatch_limit[port];
 }
 
 static int port_that_takes(const Pipeline *pipeline, uint32_t ports) {
@@ -209,6 +208,8 @@ static int port_that_takes(const Pipeline *pipeline, uint32_t ports) {
 static void wait_for_ports(Pipeline *pipeline, const ClassTiming *timing) {
     int width = pipeline->config->dispatch_width;
     for (int i = 0; i < timing->num_operations; i++) {
+        if (!timing->operations[i].limited)
+            continue;
         int port;
         while ((port = port_that_takes(pipeline, timing->operations[i].ports)) < 0) {
             pipeline->dispatch_cycle++;
